@@ -1,0 +1,63 @@
+"""What a stage measures while it works: curves, samples and progress, into files that a later step can log anywhere.
+
+A trainer in an isolated network can call nobody, so metrics are lines in its report's folder and on standard output; the
+engine, or a later step, hands them to MLflow.
+"""
+
+import json
+import math
+import os
+import sys
+import time
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import TypeVar
+
+from pydantic import JsonValue
+
+T = TypeVar("T")
+PROGRESS_FILE = "SRL_RLVR_PROGRESS"
+"""Environment variable: the file in which the engine looks for the latest progress."""
+
+
+class PerformanceTracker:
+    """Writes metrics.jsonl and samples.jsonl into a report's folder. One object a stage."""
+
+    def __init__(self, folder: Path):
+        folder.mkdir(parents=True, exist_ok=True)
+        self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
+        self._samples = (folder / "samples.jsonl").open("a", encoding="utf-8")
+
+    def log(self, step: int, **values: float) -> None:
+        """Record named values at a step. A value that is not finite is an error: nothing trains on quietly past a NaN."""
+        bad = {name: value for name, value in values.items() if not math.isfinite(value)}
+        if bad:
+            raise FloatingPointError(f"step {step}: not finite: {bad}: lower the learning rate or look at the data")
+        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        self._metrics.flush()
+
+    def sample(self, step: int, **fields: JsonValue) -> None:
+        """Record one rollout to read: prompt, completion, reward and what else helps."""
+        self._samples.write(json.dumps({"step": step, **fields}, ensure_ascii=False) + "\n")
+        self._samples.flush()
+
+
+def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
+    """Go through `items` and show how far: a bar on a terminal, the engine's display where one runs, else sparse lines."""
+    total = total if total is not None else len(items)  # type: ignore[arg-type]
+    channel = os.environ.get(PROGRESS_FILE)
+    if channel is None and sys.stderr.isatty():
+        from tqdm import tqdm
+
+        yield from tqdm(items, desc=what, total=total)
+        return
+    reported = 0.0
+    for done, item in enumerate(items, 1):
+        yield item
+        now = time.monotonic()
+        if channel is not None and (now - reported > 0.2 or done == total):
+            Path(channel).write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
+            reported = now
+        elif channel is None and (now - reported > 10 or done == total):
+            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+            reported = now
