@@ -111,6 +111,28 @@ class Trajectory(Record):
     """The latest verdict; absent before verification."""
 
 
+class Attempt(Record):
+    """One try of a teacher that did not pass."""
+
+    number: int = Field(ge=1)
+    steps: tuple[Step, ...] = ()
+    """What it wrote; none where its answer could not be read."""
+    verdict: Verdict | None = None
+    fault: str | None = None
+    """Why the answer could not be read, where it could not."""
+    answer: str | None = None
+    """The unreadable answer as it came."""
+
+
+class Exhausted(Record):
+    """A scenario that no attempt got right, with all of them: what generation's quarantine holds as `record`."""
+
+    scenario: Scenario
+    teacher: str
+    context: tuple[str, ...]
+    attempts: tuple[Attempt, ...] = Field(min_length=1)
+
+
 class Rejected(Record):
     """A record taken out of the flow, whole, with the reason: quarantined data is never dropped."""
 

@@ -75,3 +75,5 @@ class Report(Record):
     """Final numbers, each measured by this run."""
     details: dict[str, JsonValue] = {}
     """Tables and counts for the report's reader."""
+    artifacts: dict[str, dict[str, JsonValue]] = {}
+    """Facts to write into an output's manifest, by output name: what the next stage needs before it opens the files."""

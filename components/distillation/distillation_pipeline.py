@@ -1,0 +1,122 @@
+"""A student learns its teacher's distribution: first on the teacher's words, then on its own.
+
+    warm-up     forward KL(teacher || student) on answers sampled from the teacher, the prompt masked
+    on-policy   TRL's DistillationTrainer: the student answers, and a generalised Jensen-Shannon divergence with beta 1/2
+                (arXiv 2306.13649) pulls each of its tokens to the teacher
+
+Without the warm-up a weak student never visits what the teacher could correct; without the on-policy part it never learns
+to mend its own slips.
+"""
+
+from collections.abc import Sequence
+from itertools import islice
+from tempfile import TemporaryDirectory
+
+import torch
+from datasets import Dataset as Rows
+from transformers import TrainerCallback
+from trl import DistillationConfig as TRLConfig
+from trl import DistillationTrainer
+
+from components.distillation.spec import DistillationConfig
+from components.shared.contracts.records import Scenario
+from components.shared.performance.performance_tracker import PerformanceTracker, progress
+from components.shared.training.batches import batches
+from components.shared.training.divergence import full_kl
+from components.shared.training.policies import Policy
+from components.shared.training.rollouts import complete
+from components.shared.training.supervised import collate, completion_logprobs, example, masked_mean
+
+JENSEN_SHANNON = 0.5
+
+
+def warm_up(
+    student: Policy,
+    teacher: Policy,
+    scenarios: Sequence[Scenario],
+    max_tokens: int,
+    config: DistillationConfig,
+    tracker: PerformanceTracker,
+) -> None:
+    """Train `student` in place by forward KL on one sampled answer of the teacher to each scenario."""
+    prompts = [s.prompt for s in scenarios]
+    answers = complete(teacher, prompts, max_tokens=max_tokens, temperature=config.temperature)
+    rows = [example(student, p, [a], [1.0]) for p, a in zip(prompts, answers, strict=True) if a]
+    pad_id = student.tokenizer.pad_token_id
+    optimizer = torch.optim.AdamW(
+        student.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
+    )
+    order = islice(batches(len(rows), config.batch_size, config.seed), config.warmup_steps)
+    student.model.train()
+    for step, indices in enumerate(progress(order, f"warm-up {config.tier}", total=config.warmup_steps)):
+        batch = collate([rows[i] for i in indices], pad_id)
+        with torch.no_grad():
+            target = completion_logprobs(teacher.model, batch, config.temperature)
+        divergence = full_kl(target, completion_logprobs(student.model, batch, config.temperature))
+        loss = masked_mean(divergence, batch.mask_BC)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(student.model.parameters(), 1.0)
+        for group in optimizer.param_groups:
+            group["lr"] = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.6 * step / config.warmup_steps)
+        optimizer.step()
+        tracker.log(step, forward_kl=loss.item(), grad_norm=norm.item())
+
+
+class Recorder(TrainerCallback):
+    """Hands TRL's logs to the tracker, after the warm-up's steps, and advances the progress display."""
+
+    def __init__(self, tracker: PerformanceTracker, config: DistillationConfig):
+        self._tracker = tracker
+        self._offset = config.warmup_steps
+        self._bar = iter(progress(range(config.onpolicy_steps), f"on-policy {config.tier}"))
+        next(self._bar)
+
+    def on_log(self, args, state, control, logs=None, **_) -> None:
+        if logs and "loss" in logs:
+            self._tracker.log(self._offset + state.global_step, onpolicy_divergence=float(logs["loss"]))
+            next(self._bar, None)
+
+
+def on_policy(
+    student: Policy,
+    teacher: Policy,
+    scenarios: Sequence[Scenario],
+    max_tokens: int,
+    config: DistillationConfig,
+    tracker: PerformanceTracker,
+) -> None:
+    """Train `student` in place on its own answers."""
+    if config.onpolicy_steps == 0:
+        return
+    on_cpu = not torch.cuda.is_available()
+    with TemporaryDirectory() as scratch:
+        settings = TRLConfig(
+            output_dir=scratch,
+            per_device_train_batch_size=config.batch_size,
+            max_steps=config.onpolicy_steps,
+            learning_rate=config.learning_rate,
+            lr_scheduler_type="linear",
+            weight_decay=0.01,
+            adam_beta2=0.98,
+            max_completion_length=max_tokens,
+            temperature=config.temperature,
+            beta=JENSEN_SHANNON,
+            use_cpu=on_cpu,
+            bf16=not on_cpu,
+            gradient_checkpointing=not on_cpu,
+            report_to=[],
+            disable_tqdm=True,
+            save_strategy="no",
+            logging_steps=1,
+            seed=config.seed,
+        )
+        trainer = DistillationTrainer(
+            model=student.model,
+            teacher_model=teacher.model,
+            args=settings,
+            train_dataset=Rows.from_list([{"prompt": s.prompt} for s in scenarios]),
+            processing_class=student.tokenizer,
+            callbacks=[Recorder(tracker, config)],
+        )
+        trainer.train()

@@ -1,0 +1,97 @@
+"""One parser for the three ways in which a stage is started.
+
+    python -m components STAGE --config FILE --input name=path --output name=path    a person, or a test
+    python -m components STAGE --executor_input JSON                                 KFP, on a cluster or on this machine
+
+Whichever it was, the same `Job` comes out and the same `execute` runs it. A failure is one line on standard error and the
+error's exit code.
+"""
+
+import argparse
+import json
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+from pathlib import Path
+
+from components.catalogue import STAGES, spec_of
+from components.entrypoints.execution import Request, execute
+from components.entrypoints.kfp import from_executor_input, write_executor_output
+from components.shared.contracts.errors import PipelineError, UsageError, unknown
+from components.shared.storage.yaml_files import read_mapping
+
+
+class Parser(argparse.ArgumentParser):
+    """argparse, with a fault as one UsageError line instead of a usage page."""
+
+    def error(self, message: str):
+        raise UsageError(f"{message}: see python -m components --help")
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one stage; returns the process's exit code."""
+    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        arguments = parser().parse_args(argv)
+        spec = spec_of(arguments.stage)
+        if arguments.executor_input:
+            executor_input = json.loads(arguments.executor_input)
+            report = execute(from_executor_input(spec, executor_input))
+            write_executor_output(spec, executor_input, report)
+        else:
+            report = execute(from_arguments(arguments))
+        print(report.summary)
+        return 0
+    except PipelineError as error:
+        print(f"error: {error}", file=sys.stderr)
+        return error.exit_code
+    except OSError as error:
+        print(f"error: {os.strerror(error.errno or 0)}: {error.filename or error}", file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("error: interrupted: nothing was written", file=sys.stderr)
+        return 130
+    except Exception as error:
+        traceback.print_exc()
+        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
+        return 1
+
+
+def parser() -> Parser:
+    p = Parser(prog="python -m components", description="Run one stage of the pipeline, as its container does.")
+    p.add_argument("stage", metavar="STAGE", help=", ".join(STAGES))
+    p.add_argument("--config", type=Path, help="YAML file of the stage's configuration; defaults where absent")
+    p.add_argument("--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact")
+    p.add_argument("--output", action="append", default=[], metavar="NAME=PATH", help="where an output artifact goes")
+    p.add_argument("--executor_input", metavar="JSON", help="KFP's executor input, instead of the above")
+    return p
+
+
+def from_arguments(arguments: argparse.Namespace) -> Request:
+    """The request that the command line makes."""
+    spec = spec_of(arguments.stage)
+    return Request(
+        spec=spec,
+        config=read_mapping(arguments.config) if arguments.config else {},
+        inputs=pairs(arguments.input, "input", spec.inputs),
+        outputs=pairs(arguments.output, "output", spec.all_outputs),
+    )
+
+
+def pairs(items: Sequence[str], what: str, known: dict | Sequence[str]) -> dict[str, Path]:
+    """`NAME=PATH` items as a mapping; raises UsageError for an unknown, repeated or malformed one."""
+    found: dict[str, Path] = {}
+    for item in items:
+        name, equals, path = item.partition("=")
+        if not equals or not path:
+            raise UsageError(
+                f"--{what} {item!r} is not NAME=PATH: write for example --{what} {next(iter(known), 'x')}=DIR"
+            )
+        if name not in known:
+            raise unknown(what, name, known)
+        if name in found:
+            raise UsageError(f"--{what} {name} is given twice: keep one")
+        found[name] = Path(path)
+    return found

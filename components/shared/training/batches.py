@@ -1,0 +1,26 @@
+"""The order in which rows are trained on: a function of seed and position alone, so that it can be resumed anywhere."""
+
+import random
+from collections.abc import Iterator
+
+
+def batches(rows: int, size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
+    """Endless batches of row indices, each epoch a fresh permutation by (seed, epoch), from batch number `start` on.
+
+    A batch may straddle two epochs; no row is left out of any epoch.
+    """
+    position = start * size
+    while True:
+        batch = []
+        while len(batch) < size:
+            epoch, offset = divmod(position, rows)
+            taken = _permutation(rows, seed, epoch)[offset : offset + size - len(batch)]
+            batch += taken
+            position += len(taken)
+        yield batch
+
+
+def _permutation(rows: int, seed: int, epoch: int) -> list[int]:
+    order = list(range(rows))
+    random.Random(f"{seed}/{epoch}").shuffle(order)
+    return order
