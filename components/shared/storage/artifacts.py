@@ -87,7 +87,9 @@ def read_manifest(folder: Path) -> Manifest:
     try:
         return Manifest.model_validate_json(path.read_bytes())
     except ValidationError as error:
-        raise CorruptArtifact(f"{path} is malformed ({error.errors()[0]['msg']}): produce the artifact again") from error
+        raise CorruptArtifact(
+            f"{path} is malformed ({error.errors()[0]['msg']}): produce the artifact again"
+        ) from error
 
 
 @contextlib.contextmanager
@@ -101,7 +103,7 @@ def whole(target: Path) -> Iterator[Path]:
         yield temporary
         if target.exists():
             shutil.rmtree(target)
-        os.replace(temporary, target)
+        temporary.replace(target)
         _fsync(target.parent)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
@@ -116,7 +118,7 @@ def write_text(path: Path, text: str) -> None:
             f.write(text)
             f.flush()
             os.fsync(f.fileno())
-        os.replace(temporary, path)
+        temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
 
