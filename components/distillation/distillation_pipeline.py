@@ -14,7 +14,6 @@ from tempfile import TemporaryDirectory
 
 import torch
 from datasets import Dataset as Rows
-from transformers import TrainerCallback
 from trl import DistillationConfig as TRLConfig
 from trl import DistillationTrainer
 
@@ -26,6 +25,7 @@ from components.shared.training.divergence import full_kl
 from components.shared.training.policies import Policy
 from components.shared.training.rollouts import complete
 from components.shared.training.supervised import collate, completion_logprobs, example, masked_mean
+from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
 
 JENSEN_SHANNON = 0.5
 
@@ -63,21 +63,6 @@ def warm_up(
         tracker.log(step, forward_kl=loss.item(), grad_norm=norm.item())
 
 
-class Recorder(TrainerCallback):
-    """Hands TRL's logs to the tracker, after the warm-up's steps, and advances the progress display."""
-
-    def __init__(self, tracker: PerformanceTracker, config: DistillationConfig):
-        self._tracker = tracker
-        self._offset = config.warmup_steps
-        self._bar = iter(progress(range(config.onpolicy_steps), f"on-policy {config.tier}"))
-        next(self._bar)
-
-    def on_log(self, args, state, control, logs=None, **_) -> None:
-        if logs and "loss" in logs:
-            self._tracker.log(self._offset + state.global_step, onpolicy_divergence=float(logs["loss"]))
-            next(self._bar, None)
-
-
 def on_policy(
     student: Policy,
     teacher: Policy,
@@ -89,12 +74,13 @@ def on_policy(
     """Train `student` in place on its own answers."""
     if config.onpolicy_steps == 0:
         return
-    on_cpu = not torch.cuda.is_available()
+    recorder = CurveRecorder(
+        tracker, f"on-policy {config.tier}", config.onpolicy_steps, {"loss": "onpolicy_divergence"}, config.warmup_steps
+    )
     with TemporaryDirectory() as scratch:
         settings = TRLConfig(
-            output_dir=scratch,
+            **common_arguments(scratch, config.onpolicy_steps, config.seed),
             per_device_train_batch_size=config.batch_size,
-            max_steps=config.onpolicy_steps,
             learning_rate=config.learning_rate,
             lr_scheduler_type="linear",
             weight_decay=0.01,
@@ -102,14 +88,6 @@ def on_policy(
             max_completion_length=max_tokens,
             temperature=config.temperature,
             beta=JENSEN_SHANNON,
-            use_cpu=on_cpu,
-            bf16=not on_cpu,
-            gradient_checkpointing=not on_cpu,
-            report_to=[],
-            disable_tqdm=True,
-            save_strategy="no",
-            logging_steps=1,
-            seed=config.seed,
         )
         trainer = DistillationTrainer(
             model=student.model,
@@ -117,6 +95,6 @@ def on_policy(
             args=settings,
             train_dataset=Rows.from_list([{"prompt": s.prompt} for s in scenarios]),
             processing_class=student.tokenizer,
-            callbacks=[Recorder(tracker, config)],
+            callbacks=[recorder],
         )
-        trainer.train()
+        train_quietly(trainer)

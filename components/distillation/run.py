@@ -44,7 +44,11 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
         f"of its score: {'accepted' if verdict['accepted'] else 'refused'}",
         scalars={"quality_margin": verdict["margin"]},
         metrics={f"{role}_greedy": float(s.greedy.mean()) for role, s in scores.items()} | {"size_of_teacher": share},
-        details={"policies": {role: describe(s, **options) for role, s in scores.items()}, **quality},
+        details={
+            "policies": {role: describe(s, **options) for role, s in scores.items()},
+            "data": dict(dataset.metadata),
+            **quality,
+        },
     )
 
 

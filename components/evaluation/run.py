@@ -47,6 +47,7 @@ def run(config: EvaluationConfig, inputs: Mapping[str, Path], outputs: Mapping[s
             "gains": {role: interval.model_dump() for role, interval in gains.items()},
             "gate": verdict,
             "digests": digests,
+            "data": dict(dataset.metadata),
             "accepted": accepted,
             "disagreement": {role: disagreement(scores[role]) for role in ROLES},
             "faults": {

@@ -9,17 +9,15 @@ from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from datasets import Dataset as Rows
-from transformers import TrainerCallback
-from transformers.trainer_callback import TrainerControl, TrainerState
 from trl import GRPOConfig, GRPOTrainer
 
 from components.rlvr.spec import RLVRConfig
 from components.shared.contracts.records import Scenario
-from components.shared.performance.performance_tracker import PerformanceTracker, progress
+from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.training.datasets import Dataset
 from components.shared.training.policies import Policy
+from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
 
 CURVES = {
     "reward": "reward",
@@ -62,25 +60,6 @@ class Outcome:
         ]
 
 
-class Recorder(TrainerCallback):
-    """Hands TRL's logs to the tracker and advances the progress display."""
-
-    def __init__(self, tracker: PerformanceTracker, steps: int):
-        self._tracker = tracker
-        self._bar = iter(progress(range(steps), "rlvr"))
-        self.curves: list[dict[str, float]] = []
-        next(self._bar)
-
-    def on_log(
-        self, args, state: TrainerState, control: TrainerControl, logs: dict[str, float] | None = None, **_
-    ) -> None:
-        if logs and "reward" in logs:
-            values = {ours: float(logs[theirs]) for theirs, ours in CURVES.items() if theirs in logs}
-            self.curves.append(values)
-            self._tracker.log(state.global_step, **values)
-            next(self._bar, None)
-
-
 def train(
     policy: Policy,
     anchor: Path,
@@ -90,7 +69,7 @@ def train(
     tracker: PerformanceTracker,
 ) -> RLVRResult:
     """Train `policy` in place; `anchor` is the folder of the SRL policy, the frozen reference."""
-    recorder = Recorder(tracker, config.steps)
+    recorder = CurveRecorder(tracker, "rlvr", config.steps, CURVES)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
     with TemporaryDirectory() as scratch:
         trainer = GRPOTrainer(
@@ -101,7 +80,7 @@ def train(
             processing_class=policy.tokenizer,
             callbacks=[recorder],
         )
-        trainer.train()
+        train_quietly(trainer)
     rewards = [values["reward"] for values in recorder.curves]
     kls = [values["kl"] for values in recorder.curves]
     tenth = max(1, len(rewards) // 10)
@@ -114,14 +93,12 @@ def train(
 
 
 def arguments(config: RLVRConfig, max_tokens: int, scratch: str) -> GRPOConfig:
-    """TRL's settings. bf16 and gradient checkpointing are its defaults for GPUs and cost time on a CPU."""
-    on_cpu = not torch.cuda.is_available()
+    """TRL's settings for GRPO on whole groups, one update a generation."""
     return GRPOConfig(
-        output_dir=scratch,
+        **common_arguments(scratch, config.steps, config.seed),
         per_device_train_batch_size=config.prompts_per_step * config.group_size,
         num_generations=config.group_size,
         max_completion_length=max_tokens,
-        max_steps=config.steps,
         learning_rate=config.learning_rate,
         lr_scheduler_type="constant",
         weight_decay=0.0,
@@ -131,12 +108,4 @@ def arguments(config: RLVRConfig, max_tokens: int, scratch: str) -> GRPOConfig:
         epsilon=config.clip_epsilon,
         loss_type="grpo",
         temperature=config.temperature,
-        use_cpu=on_cpu,
-        bf16=not on_cpu,
-        gradient_checkpointing=not on_cpu,
-        report_to=[],
-        disable_tqdm=True,
-        save_strategy="no",
-        logging_steps=1,
-        seed=config.seed,
     )

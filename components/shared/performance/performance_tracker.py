@@ -15,6 +15,8 @@ from typing import TypeVar
 
 from pydantic import JsonValue
 
+from components.shared.contracts.environment import ECHO_METRICS
+
 T = TypeVar("T")
 PROGRESS_FILE = "SRL_RLVR_PROGRESS"
 """Environment variable: the file in which the engine looks for the latest progress."""
@@ -33,8 +35,11 @@ class PerformanceTracker:
         bad = {name: value for name, value in values.items() if not math.isfinite(value)}
         if bad:
             raise FloatingPointError(f"step {step}: not finite: {bad}: lower the learning rate or look at the data")
-        self._metrics.write(json.dumps({"step": step, **values}) + "\n")
+        line = json.dumps({"step": step, **values})
+        self._metrics.write(line + "\n")
         self._metrics.flush()
+        if ECHO_METRICS in os.environ:
+            print(line, flush=True)
 
     def sample(self, step: int, **fields: JsonValue) -> None:
         """Record one rollout to read: prompt, completion, reward and what else helps."""

@@ -1,0 +1,63 @@
+"""A real MLflow store and sealed artifacts for the tests of registry, sink and registration."""
+
+import json
+import shutil
+
+import pytest
+
+from components.shared.contracts.stage import ArtifactKind, Report
+from components.shared.performance.mlflow_store import connect
+from components.shared.storage.artifacts import seal, write_text
+
+
+@pytest.fixture(scope="session")
+def migrated_database(tmp_path_factory):
+    """An MLflow database made once: creating one takes seconds, copying it none."""
+    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+    connect(f"sqlite:///{file}")
+    return file
+
+
+@pytest.fixture
+def store_uri(migrated_database, tmp_path):
+    """The tracking URI of a fresh MLflow store."""
+    folder = tmp_path / "mlflow"
+    folder.mkdir()
+    shutil.copy(migrated_database, folder / "mlflow.db")
+    return f"sqlite:///{folder / 'mlflow.db'}"
+
+
+@pytest.fixture
+def make_policy(tmp_path):
+    """Seals a policy of two weights; other weights or metadata make another policy."""
+
+    def make(name="policy", weights=(1.0, 2.0), **metadata):
+        from safetensors.torch import save_file
+        from torch import tensor
+
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        save_file({"weight": tensor(weights)}, folder / "model.safetensors")
+        write_text(folder / "config.json", json.dumps({"architectures": ["Toy"], "hidden_size": len(weights)}))
+        seal(folder, ArtifactKind.POLICY, metadata)
+        return folder
+
+    return make
+
+
+@pytest.fixture
+def make_report(tmp_path):
+    """Seals a report folder with the given report, curves, samples and manifest metadata."""
+
+    def make(report: Report, name="report", metrics=(), samples=(), files=None, **metadata):
+        folder = tmp_path / name
+        folder.mkdir(parents=True)
+        for file, rows in (("metrics.jsonl", metrics), ("samples.jsonl", samples)):
+            (folder / file).write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
+        for file, text in (files or {}).items():
+            write_text(folder / file, text)
+        write_text(folder / "report.json", report.model_dump_json())
+        seal(folder, ArtifactKind.REPORT, metadata)
+        return folder
+
+    return make
