@@ -10,7 +10,6 @@ import argparse
 import random
 import sys
 import time
-from itertools import islice
 from pathlib import Path
 
 import torch
@@ -62,16 +61,15 @@ def build_model(width: int, tokenizer: PreTrainedTokenizerFast) -> LlamaForCausa
     return LlamaForCausalLM(config)
 
 
-def pretrain(policy: Policy, texts: list[list[int]], steps: int, batch_size: int, rate: float, name: str) -> float:
-    """Next-token training on whole texts; returns the mean loss of the last tenth."""
-    model, pad = policy.model, policy.tokenizer.pad_token_id
+def pretrain(policy: Policy, rows: list[list[list[int]]], rate: float, name: str) -> float:
+    """Next-token training on batches of whole texts; returns the mean loss of the last tenth."""
+    model, pad, steps = policy.model, policy.tokenizer.pad_token_id, len(rows)
     optimizer = torch.optim.AdamW(model.parameters(), lr=rate, betas=(0.9, 0.98), weight_decay=0.05)
     losses = []
     model.train()
-    for step in progress(range(steps), f"pre-train {name}"):
-        rows = texts[step * batch_size : (step + 1) * batch_size]
-        longest = max(map(len, rows))
-        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in rows])
+    for step, batch in enumerate(progress(rows, f"pre-train {name}")):
+        longest = max(map(len, batch))
+        ids = torch.tensor([row + [pad] * (longest - len(row)) for row in batch])
         labels = ids.masked_fill(ids == pad, -100)
         loss = model(input_ids=ids, attention_mask=(ids != pad).long(), labels=labels, use_cache=False).loss
         optimizer.zero_grad()
@@ -81,38 +79,46 @@ def pretrain(policy: Policy, texts: list[list[int]], steps: int, batch_size: int
             group["lr"] = rate * min(1.0, (step + 1) / 50) * max(0.05, 1 - step / steps)
         optimizer.step()
         losses.append(loss.item())
-    return sum(losses[-steps // 10 :]) / len(losses[-steps // 10 :])
+    tail = losses[-max(1, steps // 10) :]
+    return sum(tail) / len(tail)
 
 
 def corpus(
-    trainers: list[ModelTypeTrainer], tokenizer: PreTrainedTokenizerFast, rows: int, seed: int
-) -> list[list[int]]:
-    """`rows` token lists, an equal share of each model type, shuffled."""
+    trainers: list[ModelTypeTrainer], tokenizer: PreTrainedTokenizerFast, steps: int, batch_size: int, seed: int
+) -> list[list[list[int]]]:
+    """`steps` batches of texts, an equal share of each model type, texts of like length together to save padding."""
+    count = steps * batch_size
     texts = [
         text
         for trainer in trainers
-        for text in islice(trainer.corpus(random.Random(f"{trainer.name}/{seed}"), rows // len(trainers) + 1), rows)
+        for text in trainer.corpus(random.Random(f"{trainer.name}/{seed}"), count // len(trainers) + 1)
     ]
-    random.Random(seed).shuffle(texts)
-    return [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts[:rows], add_special_tokens=False)["input_ids"]]
+    rng = random.Random(seed)
+    rng.shuffle(texts)
+    rows = [[*ids, tokenizer.eos_token_id] for ids in tokenizer(texts[:count], add_special_tokens=False)["input_ids"]]
+    window = 32 * batch_size
+    ordered = [row for start in range(0, count, window) for row in sorted(rows[start : start + window], key=len)]
+    batches = [ordered[start : start + batch_size] for start in range(0, count, batch_size)]
+    rng.shuffle(batches)
+    return batches
 
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the local family of small models.")
-    parser.add_argument("--steps", type=int, default=1500)
-    parser.add_argument("--batch-size", type=int, default=48)
+    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--world", default="wrackmere")
     parser.add_argument("--tier", type=Tier, choices=list(Tier), action="append")
     parser.add_argument("--out", type=Path, default=configs_root() / "models" / "local")
     options = parser.parse_args()
     trainers = [create_trainer(name, options.world) for name in MODEL_TYPES]
     tokenizer = build_tokenizer(trainers)
-    texts = corpus(trainers, tokenizer, options.steps * options.batch_size, seed=0)
+    rows = corpus(trainers, tokenizer, options.steps, options.batch_size, seed=0)
     for index, tier in enumerate(options.tier or list(Tier)):
         deterministic(index)
         policy = Policy(model=build_model(WIDTHS[tier], tokenizer), tokenizer=tokenizer)
         started = time.process_time()
-        loss = pretrain(policy, texts, options.steps, options.batch_size, 3e-3, tier)
+        loss = pretrain(policy, rows, 3e-3, tier)
         size = parameter_count(policy.model)
         with whole(options.out / tier) as folder:
             save_policy(policy, folder)

@@ -2,9 +2,10 @@
 
     python -m components STAGE --config FILE --input name=path --output name=path    a person, or a test
     python -m components STAGE --executor_input JSON                                 KFP, on a cluster or on this machine
+    python -m components STAGE --sagemaker training|processing|report                SageMaker
 
-Whichever it was, the same `Job` comes out and the same `execute` runs it. A failure is one line on standard error and the
-error's exit code.
+Whichever it was, the same `Request` comes out and the same `execute` runs it. A failure is one line on standard error and
+the error's exit code.
 """
 
 import argparse
@@ -17,8 +18,10 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from components.catalogue import STAGES, spec_of
+from components.entrypoints import sagemaker
 from components.entrypoints.execution import Request, execute
 from components.entrypoints.kfp import from_executor_input, write_executor_output
+from components.entrypoints.sagemaker import Mode
 from components.shared.contracts.errors import PipelineError, UsageError, unknown
 from components.shared.storage.yaml_files import read_mapping
 
@@ -33,30 +36,43 @@ class Parser(argparse.ArgumentParser):
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage; returns the process's exit code."""
     signal.signal(signal.SIGTERM, signal.default_int_handler)
+    mode = None
     try:
         arguments = parser().parse_args(argv)
-        spec = spec_of(arguments.stage)
-        if arguments.executor_input:
-            executor_input = json.loads(arguments.executor_input)
-            report = execute(from_executor_input(spec, executor_input))
-            write_executor_output(spec, executor_input, report)
-        else:
-            report = execute(from_arguments(arguments))
-        print(report.summary)
+        mode = arguments.sagemaker
+        print(start(arguments))
         return 0
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
-    except OSError as error:
-        print(f"error: {os.strerror(error.errno or 0)}: {error.filename or error}", file=sys.stderr)
-        return 1
-    except KeyboardInterrupt:
-        print("error: interrupted: nothing was written", file=sys.stderr)
-        return 130
-    except Exception as error:
-        traceback.print_exc()
-        print(f"error: {type(error).__name__}: {error}", file=sys.stderr)
-        return 1
+    except (Exception, KeyboardInterrupt) as error:
+        line, code = explain(error)
+        print(f"error: {line}", file=sys.stderr)
+        if mode is not None:
+            sagemaker.tell_failure(mode, line)
+        return code
+
+
+def start(arguments: argparse.Namespace) -> str:
+    """Run the stage in the way asked for and return its summary."""
+    spec = spec_of(arguments.stage)
+    if arguments.sagemaker is not None:
+        return sagemaker.run(spec, arguments.sagemaker, arguments.set)
+    if arguments.executor_input:
+        executor_input = json.loads(arguments.executor_input)
+        report = execute(from_executor_input(spec, executor_input))
+        write_executor_output(spec, executor_input, report)
+        return report.summary
+    return execute(from_arguments(arguments)).summary
+
+
+def explain(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
+    """A failure as one line and an exit code; what nobody foresaw leaves its traceback on standard error too."""
+    if isinstance(error, PipelineError):
+        return str(error), error.exit_code
+    if isinstance(error, OSError):
+        return f"{os.strerror(error.errno or 0)}: {error.filename or error}", 1
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted: nothing was written", 130
+    traceback.print_exception(error)
+    return f"{type(error).__name__}: {error}", 1
 
 
 def parser() -> Parser:
@@ -66,6 +82,8 @@ def parser() -> Parser:
     p.add_argument("--input", action="append", default=[], metavar="NAME=PATH", help="an input artifact")
     p.add_argument("--output", action="append", default=[], metavar="NAME=PATH", help="where an output artifact goes")
     p.add_argument("--executor_input", metavar="JSON", help="KFP's executor input, instead of the above")
+    p.add_argument("--sagemaker", type=Mode, choices=list(Mode), help="read and write SageMaker's folders of /opt/ml")
+    p.add_argument("--set", nargs="+", default=[], metavar="KEY=VALUE", help="configuration of a processing job")
     return p
 
 

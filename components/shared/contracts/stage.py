@@ -35,7 +35,7 @@ class Job(StrEnum):
 class StageConfig(BaseModel):
     """Base of every stage's configuration: defaults live in the code, unknown keys are errors."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     seed: int = 0
     """Seed of everything random in the stage."""

@@ -21,36 +21,43 @@ def lines(path: Path) -> Iterator[bytes]:
         raise PipelineError(f"no file {path}: check the artifact that should hold it")
     with path.open("rb") as f:
         for line in f:
-            yield line.rstrip(b"\n")
+            yield line.removesuffix(b"\n")
 
 
 def sift(line: bytes, shape: type[R], stage: str) -> R | Rejected:
     """The line as a `shape`, or refused by rule `schema` or `range` with the first fault and the raw text."""
     try:
         record = shape.model_validate_json(line)
-        _refuse_non_finite(line)
+        _strict(line)
         return record
     except ValidationError as error:
-        fault = error.errors(include_url=False)[0]
+        fault = error.errors(include_url=False, include_input=False)[0]
         where = ".".join(map(str, fault["loc"])) or "line"
-        rule = "range" if fault["type"] in RANGE_FAULTS else "schema"
-        return refuse(line, stage, rule, f"{where}: {fault['msg']}")
+        return refuse(line, stage, "range" if fault["type"] in RANGE_FAULTS else "schema", f"{where}: {fault['msg']}")
     except _NotFinite as error:
         return refuse(line, stage, "range", str(error))
+    except (ValueError, RecursionError) as error:
+        return refuse(line, stage, "schema", str(error))
 
 
 def refuse(line: bytes, stage: str, rule: str, reason: str) -> Rejected:
     """The line in quarantine: as the JSON it holds, or as text where that would not give it back."""
-    return Rejected(stage=stage, rule=rule, reason=reason, record=_faithful(line))
+    rejected = Rejected(stage=stage, rule=rule, reason=reason, record=line.decode("utf-8", errors="backslashreplace"))
+    try:
+        faithful = rejected.model_copy(update={"record": _strict(line)})
+        faithful.model_dump_json()
+        return faithful
+    except (ValueError, RecursionError):
+        return rejected
 
 
 class _NotFinite(ValueError):
-    pass
+    """A number that JSON does not have, or that no float holds."""
 
 
-def _refuse_non_finite(line: bytes) -> None:
-    """Free-form JSON fields let NaN, Infinity and 1e999 through, which JSON does not have."""
-    json.loads(line, parse_constant=_constant, parse_float=_finite)
+def _strict(line: bytes) -> Any:
+    """The line's JSON, parsed by the letter: free-form fields would let NaN, 1e999 and duplicate keys through."""
+    return json.loads(line.decode(), parse_constant=_constant, parse_float=_finite, object_pairs_hook=_distinct)
 
 
 def _constant(text: str) -> Any:
@@ -64,17 +71,8 @@ def _finite(text: str) -> float:
     return value
 
 
-def _faithful(line: bytes) -> Any:
-    """Duplicate keys and numbers out of range would be lost by parsing; such a line, or a broken one, stays text."""
-    try:
-        value = json.loads(line.decode(), parse_constant=_constant, parse_float=_finite, object_pairs_hook=_distinct)
-        Rejected(stage="", rule="", reason="", record=value).model_dump_json()
-        return value
-    except (ValueError, RecursionError):
-        return line.decode("utf-8", errors="backslashreplace")
-
-
 def _distinct(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    if len({key for key, _ in pairs}) < len(pairs):
-        raise ValueError("duplicate key")
-    return dict(pairs)
+    distinct = dict(pairs)
+    if len(distinct) < len(pairs):
+        raise ValueError("an object has a key twice")
+    return distinct

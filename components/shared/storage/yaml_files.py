@@ -1,5 +1,6 @@
 """YAML as people write it: values only, and a fault says where it is."""
 
+from pathlib import Path
 from typing import Any
 
 import yaml

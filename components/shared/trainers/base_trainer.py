@@ -100,7 +100,7 @@ class ModelTypeTrainer(ABC):
         while len(seen) < count:
             group, state, difficulty = self.sample_state(rng)
             split = self.split_of(group)
-            scenario_id = content_id(self.name, self.world.name, state)
+            scenario_id = self.scenario_id(state)
             idle += 1
             if split in splits and scenario_id not in seen:
                 seen.add(scenario_id)
@@ -116,6 +116,10 @@ class ModelTypeTrainer(ABC):
                 )
             if idle > 200 * max(1, len(seen)):
                 raise ValueError(f"{self.name}: only {len(seen)} of {count} distinct scenarios in {', '.join(splits)}")
+
+    def scenario_id(self, state: dict[str, JsonValue]) -> str:
+        """The identity of the scenario with this state."""
+        return content_id(self.name, self.world.name, state)
 
     def split_of(self, group: str) -> Split:
         """The split of a group: a function of its name alone, so that added data moves nothing. 20 % test, 5 % validation."""
@@ -135,6 +139,11 @@ class ModelTypeTrainer(ABC):
     def completion(self, steps: Sequence[Step]) -> str:
         """The steps as the text that a policy is to write."""
         return " ".join(step.text for step in steps)
+
+    def step_action(self, action: Action, step: Step) -> Action:
+        """What one step says of a whole answer's typed fields: those kept under its title, else all of them."""
+        part = action.get(step.title, action)
+        return part if isinstance(part, dict) else {step.title: part}
 
     # ---- expert -----------------------------------------------------------------------------------------------------
 

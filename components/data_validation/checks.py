@@ -1,0 +1,67 @@
+"""Checks of one record by itself, and against the split it claims. Each gives a rule and a reason, or nothing."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+
+from components.shared.collaboration.example_generator import PROTECTED, normalised
+from components.shared.contracts.records import Scenario, Split, Trajectory
+from components.shared.trainers.base_trainer import ModelTypeTrainer
+
+Fault = tuple[str, str]
+"""Which rule refuses a record, and why."""
+
+
+def scenario_fault(trainer: ModelTypeTrainer, scenario: Scenario) -> Fault | None:
+    """What is wrong with a scenario by itself."""
+    if scenario.model_type != trainer.name:
+        return "model_type", f"scenario is of {scenario.model_type!r}, the data set of {trainer.name!r}"
+    if scenario.id != (right := trainer.scenario_id(scenario.state)):
+        return "id", f"scenario id {scenario.id!r} is not its content's {right!r}"
+    if scenario.split != (right := trainer.split_of(scenario.group)):
+        return "split", f"group {scenario.group!r} belongs to {right}, not to {scenario.split}: one group, one split"
+    return None
+
+
+def trajectory_fault(trainer: ModelTypeTrainer, trajectory: Trajectory) -> Fault | None:
+    """What is wrong with a trajectory by itself."""
+    steps = trajectory.steps
+    if fault := scenario_fault(trainer, trajectory.scenario):
+        return fault
+    right = trainer.trajectory(trajectory.scenario, steps, teacher="", context=(), attempt=1).id
+    if trajectory.id != right:
+        return "id", f"trajectory id {trajectory.id!r} is not its content's {right!r}"
+    if [step.index for step in steps] != list(range(1, len(steps) + 1)):
+        return "steps", f"steps are numbered {[step.index for step in steps]}, not 1 to {len(steps)}"
+    if stranger := next((step.title for step in steps if step.title not in trainer.step_titles), None):
+        return "steps", f"title {stranger!r} is none of {', '.join(trainer.step_titles)}"
+    if trajectory.verdict is None or not trajectory.verdict.passed:
+        return "unverified", "no verdict that passed: run the verification stage on it"
+    return None
+
+
+@dataclass(frozen=True)
+class Holdout:
+    """Which split each prompt and scenario belongs to; where several claim one, the most protected has it."""
+
+    prompts: Mapping[str, Split]
+    ids: Mapping[str, Split]
+
+    @classmethod
+    def of(cls, scenarios: list[Scenario]) -> "Holdout":
+        """The claims of these scenarios, whose splits are right."""
+        prompts: dict[str, Split] = {}
+        ids: dict[str, Split] = {}
+        for scenario in sorted(scenarios, key=lambda s: PROTECTED.index(s.split)):
+            prompts.setdefault(normalised(scenario.prompt), scenario.split)
+            ids.setdefault(scenario.id, scenario.split)
+        return cls(prompts, ids)
+
+    def fault(self, scenario: Scenario) -> Fault | None:
+        """Whether a scenario repeats one that a more protected split holds."""
+        for what, owner in (
+            ("prompt", self.prompts.get(normalised(scenario.prompt))),
+            ("scenario id", self.ids.get(scenario.id)),
+        ):
+            if owner and PROTECTED.index(owner) < PROTECTED.index(scenario.split):
+                return "contamination", f"{scenario.split} repeats a {what} of {owner}"
+        return None

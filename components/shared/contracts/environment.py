@@ -1,0 +1,12 @@
+"""Environment variables by which an engine tells a stage about the job that it runs in. None of them changes a result."""
+
+STRATEGY = "SRL_RLVR_STRATEGY"
+"""How a training job spreads the model over its devices: single, ddp, fsdp or deepspeed."""
+CHECKPOINTS = "SRL_RLVR_CHECKPOINTS"
+"""Folder that outlives the job's machine: state saved there is found by the next attempt."""
+CHECKPOINT_INTERVAL = "SRL_RLVR_CHECKPOINT_INTERVAL_S"
+"""Seconds between two saves."""
+EXECUTION_KEY = "SRL_RLVR_EXECUTION_KEY"
+"""Identity of the execution, for the lineage of what it registers."""
+ECHO_METRICS = "SRL_RLVR_ECHO_METRICS"
+"""Set where what is measured must also go to standard output, line by line, since nothing else leaves the job at work."""

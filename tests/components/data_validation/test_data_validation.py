@@ -1,0 +1,305 @@
+import json
+import random
+from collections import Counter
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from components.data_validation.run import Sifted, sift_scenarios, sift_trajectories
+from components.data_validation.spec import SPEC
+from components.entrypoints.execution import Request, execute
+from components.shared.collaboration.example_generator import generate_scenarios
+from components.shared.contracts.errors import GateError, PipelineError
+from components.shared.contracts.records import Rejected, Scenario, Split, Trajectory, content_id
+from components.shared.contracts.stage import ArtifactKind
+from components.shared.storage.artifacts import seal, verify
+from components.shared.trainers.base_trainer import Habits
+from components.shared.trainers.trainer_factory import create_trainer
+from components.shared.training.datasets import Dataset, origin
+
+FLAWLESS = Habits(visible=1.0, hidden=1.0, noise=0.0)
+COUNTS = {Split.TRAIN: 30, Split.VALIDATION: 8, Split.TEST: 12}
+SMALL = {"min_train": 1, "min_test": 1, "max_quarantined": 1.0}
+EARLIER = Rejected(stage="verification", rule="verifier", reason="0.3", record={"id": "x"})
+
+
+@pytest.fixture(scope="module")
+def trainer():
+    return create_trainer("npc_dialogue", "wrackmere")
+
+
+@pytest.fixture(scope="module")
+def scenarios(trainer):
+    return [s for drawn in generate_scenarios(trainer, COUNTS, 1).values() for s in drawn]
+
+
+@pytest.fixture(scope="module")
+def clean(trainer, scenarios):
+    """Lines of trajectories that are all sound."""
+    rng = random.Random(1)
+    return [line(answer(trainer, s, rng)) for s in scenarios if s.split != Split.TEST]
+
+
+def answer(trainer, scenario, rng, habits=FLAWLESS):
+    steps = trainer.demonstrate(scenario, rng, habits)
+    trajectory = trainer.trajectory(scenario, steps, teacher="t", context=("bell",), attempt=1)
+    verdict = trainer.verify(scenario, steps).model_copy(update={"passed": True})
+    return trajectory.model_copy(update={"verdict": verdict})
+
+
+def line(record):
+    return record.model_dump_json().encode()
+
+
+def validate(folder, trainer, trajectories, scenario_lines, **config):
+    source = folder / "verified"
+    source.mkdir(parents=True)
+    for name, content in (
+        ("trajectories", trajectories),
+        ("scenarios", scenario_lines),
+        ("quarantine", [line(EARLIER)]),
+    ):
+        (source / f"{name}.jsonl").write_bytes(b"".join(item + b"\n" for item in content))
+    seal(source, ArtifactKind.TRAJECTORIES, origin(trainer, "wrackmere"))
+    outputs = {"dataset": folder / "dataset", "report": folder / "report"}
+    return execute(Request(spec=SPEC, config={**SMALL, **config}, inputs={"verified": source}, outputs=outputs))
+
+
+def quarantine(folder):
+    lines = (folder / "dataset" / "quarantine.jsonl").read_bytes().splitlines()
+    return [Rejected.model_validate_json(item) for item in lines]
+
+
+def edited(change):
+    """A corruption of the record as JSON."""
+
+    def operator(raw):
+        record = json.loads(raw)
+        change(record)
+        return json.dumps(record).encode()
+
+    return operator
+
+
+CORRUPTIONS = {
+    "schema": [
+        lambda raw: raw[: len(raw) // 2],
+        lambda raw: b"",
+        lambda raw: b"null",
+        lambda raw: raw + b"}",
+        lambda raw: raw.replace(b"t", b"\xff", 1),
+        lambda raw: raw[:-1] + b', "id": "again"}',
+        lambda raw: b"[" * 3000,
+        edited(lambda r: r.pop("steps")),
+        edited(lambda r: r.update(mood="gay")),
+        edited(lambda r: r.update(attempt="one")),
+        edited(lambda r: r["scenario"].update(split="exam")),
+        edited(lambda r: r["steps"].clear() or r.update(steps={})),
+    ],
+    "range": [
+        edited(lambda r: r["steps"][0].update(reward=1.01)),
+        edited(lambda r: r["steps"][-1].update(reward=-0.01)),
+        edited(lambda r: r["steps"][0].update(reward=float("nan"))),
+        edited(lambda r: r["scenario"].update(difficulty=2)),
+        edited(lambda r: r["verdict"].update(score=1e9)),
+        edited(lambda r: r["scenario"]["state"].update(extra=float("inf"))),
+        lambda raw: raw.replace(b'"action":{', b'"action":{"x":1e999,', 1),
+    ],
+    "id": [
+        edited(lambda r: r.update(id="0" * 16)),
+        edited(lambda r: r["steps"][0].update(text="something else")),
+        edited(lambda r: r["scenario"].update(id="0" * 16)),
+        edited(lambda r: r["scenario"]["state"].update(extra="news")),
+    ],
+    "steps": [
+        edited(lambda r: r["steps"][0].update(index=2)),
+        edited(lambda r: r["steps"][1].update(title="dance")),
+        edited(lambda r: r["steps"][-1].update(index=99)),
+    ],
+    "unverified": [
+        edited(lambda r: r.update(verdict=None)),
+        edited(lambda r: r["verdict"].update(passed=False)),
+    ],
+    "split": [
+        edited(lambda r: r["scenario"].update(split="test")),
+        edited(lambda r: r["scenario"].update(group="wilmot/crypt")),
+    ],
+    "model_type": [edited(lambda r: r["scenario"].update(model_type="reasoning"))],
+    "unknown_scenario": [edited(lambda r: r["scenario"].update(prompt="another prompt ="))],
+}
+OPERATORS = [(rule, operator) for rule, operators in CORRUPTIONS.items() for operator in operators]
+
+
+def known_of(trainer, scenarios):
+    return sift_scenarios(trainer, [line(s) for s in scenarios])[1]
+
+
+def kept_lines(sifted):
+    return [item for split in Split for item in sifted.kept[split]]
+
+
+def test_sound_records_are_kept_byte_for_byte(tmp_path, trainer, scenarios, clean):
+    report = validate(tmp_path, trainer, clean, [line(s) for s in scenarios])
+    dataset = Dataset.open(tmp_path / "dataset")
+    for split in (Split.TRAIN, Split.VALIDATION):
+        assert {line(t) for t in dataset.trajectories(split)} == {
+            raw for raw in clean if Trajectory.model_validate_json(raw).scenario.split == split
+        }
+    assert {s.id for split in Split for s in dataset.scenarios(split)} == {s.id for s in scenarios}
+    assert quarantine(tmp_path) == [EARLIER]
+    metadata = verify(tmp_path / "dataset", ArtifactKind.DATASET).metadata
+    assert metadata["counts"] == {
+        "train_trajectories": 30,
+        "validation_trajectories": 8,
+        "train_scenarios": 30,
+        "validation_scenarios": 8,
+        "test_scenarios": 12,
+    }
+    assert json.loads((tmp_path / "dataset" / "validation.json").read_text()) == report.details
+    assert report.details["carried"] == {"verification/verifier": 1}
+
+
+@pytest.mark.parametrize(("rule", "operator"), OPERATORS, ids=[f"{r}-{i}" for i, (r, _) in enumerate(OPERATORS)])
+def test_each_corruption_is_refused_by_its_rule(trainer, scenarios, clean, rule, operator):
+    sifted = sift_trajectories(trainer, [operator(clean[0]), *clean[1:]], known_of(trainer, scenarios), 0.97)
+    assert [r.rule for r in sifted.refused] == [rule]
+    assert sifted.refused[0].reason and sifted.counts == {"read": 38, "kept": 37, "quarantined": 1}
+    assert clean[0] not in kept_lines(sifted)
+
+
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(
+    damage=st.dictionaries(st.integers(0, 37), st.sampled_from(OPERATORS), max_size=20),
+    doubled=st.lists(st.integers(0, 37), max_size=8),
+    order=st.randoms(use_true_random=False),
+)
+def test_kept_and_quarantined_add_up_and_order_changes_nothing(trainer, scenarios, clean, damage, doubled, order):
+    source = [damage[i][1](raw) if i in damage else raw for i, raw in enumerate(clean)]
+    source += [source[i] for i in doubled]
+    known = known_of(trainer, scenarios)
+    sifted = sift_trajectories(trainer, source, known, 0.97)
+    assert sifted.counts["read"] == len(source)
+    assert sorted(kept_lines(sifted)) == sorted(raw for i, raw in enumerate(clean) if i not in damage)
+    rules = Counter(damage[i][0] for i in damage) + Counter(
+        damage[i][0] if i in damage else "duplicate" for i in doubled
+    )
+    assert Counter(r.rule for r in sifted.refused) == rules
+
+    order.shuffle(source)
+    again = sift_trajectories(trainer, source, known, 0.97)
+    assert again.kept == sifted.kept
+    assert Counter(map(line, again.refused)) == Counter(map(line, sifted.refused))
+
+
+@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(noise=st.lists(st.binary(max_size=40).filter(lambda b: b"\n" not in b), max_size=6))
+def test_no_bytes_at_all_are_lost_or_accepted(trainer, scenarios, clean, noise):
+    sifted = sift_trajectories(trainer, [*noise, *clean], known_of(trainer, scenarios), 0.97)
+    assert sifted.counts == {"read": 38 + len(noise), "kept": 38, "quarantined": len(noise)}
+    for rejected in sifted.refused:
+        assert Rejected.model_validate_json(line(rejected)) == rejected
+
+
+def test_any_order_gives_the_same_bytes(tmp_path, trainer, scenarios, clean):
+    mixed = [*clean[1:], OPERATORS[0][1](clean[0]), *clean[5:9]]
+    scenario_lines = [line(s) for s in scenarios] + [b"?", line(scenarios[0])]
+    validate(tmp_path / "a", trainer, mixed, scenario_lines)
+    validate(tmp_path / "b", trainer, mixed[::-1], scenario_lines[::-1])
+    files = [verify(tmp_path / run_id / "dataset").files for run_id in "ab"]
+    assert files[0] == files[1]
+    summaries = [(tmp_path / run_id / "report" / "summary.md").read_text() for run_id in "ab"]
+    assert summaries[0] == summaries[1] and "| duplicate | 5 |" in summaries[0]
+
+
+def test_the_best_scored_of_equal_answers_stays(trainer, scenarios, clean):
+    best = Trajectory.model_validate_json(clean[0])
+    lesser = best.model_copy(update={"verdict": best.verdict.model_copy(update={"score": 0.8}), "attempt": 2})
+    shouted = best.model_copy(
+        update={"steps": tuple(s.model_copy(update={"text": s.text.upper()}) for s in best.steps), "attempt": 3}
+    )
+    shouted = shouted.model_copy(update={"id": content_id(best.scenario.id, [s.text for s in shouted.steps])})
+    sifted = sift_trajectories(trainer, [line(lesser), line(best)], known_of(trainer, scenarios), 0.97)
+    assert kept_lines(sifted) == [clean[0]] and [r.rule for r in sifted.refused] == ["duplicate"]
+    sifted = sift_trajectories(trainer, [line(shouted), line(lesser)], known_of(trainer, scenarios), 0.97)
+    assert sifted.counts["kept"] == 1 and [r.rule for r in sifted.refused] == ["duplicate"]
+
+
+def test_near_duplicates_are_told_by_likeness_for_one_prompt(trainer, scenarios, clean):
+    one = Trajectory.model_validate_json(clean[0])
+    last = one.steps[-1]
+    other = one.model_copy(update={"steps": (*one.steps[:-1], last.model_copy(update={"text": f"{last.text} indeed"}))})
+    other = other.model_copy(update={"id": content_id(one.scenario.id, [s.text for s in other.steps])})
+    known = known_of(trainer, scenarios)
+    loose = sift_trajectories(trainer, [line(other), clean[0]], known, 0.9)
+    assert [r.rule for r in loose.refused] == ["near_duplicate"] and loose.counts["kept"] == 1
+    assert sift_trajectories(trainer, [line(other), clean[0]], known, 1.0).counts["kept"] == 2
+
+
+def test_a_worked_answer_to_a_test_scenario_is_contamination(trainer, scenarios, clean):
+    held_out = line(answer(trainer, scenarios[0], random.Random(0)))
+    assert scenarios[0].split == Split.TEST
+    sifted = sift_trajectories(trainer, [held_out, *clean], known_of(trainer, scenarios), 0.97)
+    assert [r.rule for r in sifted.refused] == ["contamination"] and sifted.counts["kept"] == len(clean)
+
+
+def test_a_test_prompt_in_training_is_contamination_in_both_files(tmp_path, trainer, scenarios, clean):
+    test, train = scenarios[0], scenarios[-1]
+    leaked = train.model_copy(update={"prompt": f" {test.prompt.upper()} "})
+    lines = [line(leaked if s is train else s) for s in scenarios]
+    worked = Trajectory.model_validate_json(clean[-1]).model_copy(update={"scenario": leaked})
+    validate(tmp_path, trainer, [*clean[:-1], line(worked)], lines)
+    refused = quarantine(tmp_path)[1:]
+    assert [r.rule for r in refused] == ["contamination", "contamination"]
+    assert {r.reason for r in refused} == {"train repeats a prompt of test"}
+
+
+def test_a_test_scenario_under_a_training_group_is_contamination(trainer, scenarios):
+    train = next(s for s in scenarios if s.split == Split.TRAIN)
+    moved = scenarios[0].model_copy(update={"group": train.group, "split": Split.TRAIN})
+    sifted, known = sift_scenarios(trainer, [line(s) for s in [*scenarios, moved]])
+    assert [r.rule for r in sifted.refused] == ["contamination"]
+    assert known[scenarios[0].id] == scenarios[0]
+
+
+def test_a_group_in_two_splits_is_refused_where_it_does_not_belong(trainer, scenarios):
+    moved = scenarios[0].model_copy(update={"split": Split.TRAIN})
+    sifted, _ = sift_scenarios(trainer, [line(s) for s in [*scenarios, moved]])
+    assert [r.rule for r in sifted.refused] == ["split"]
+    groups = {split: {Scenario.model_validate_json(item).group for item in sifted.kept[split]} for split in Split}
+    assert not groups[Split.TEST] & (groups[Split.TRAIN] | groups[Split.VALIDATION])
+
+
+@pytest.mark.parametrize(
+    ("config", "message"),
+    [
+        ({"min_train": 31}, "30 training trajectories, min_train = 31 needed: generate more"),
+        ({"min_test": 13}, "12 held-out scenarios, min_test = 13 needed: generate more"),
+    ],
+)
+def test_too_little_stops_the_night(tmp_path, trainer, scenarios, clean, config, message):
+    with pytest.raises(GateError, match=message):
+        validate(tmp_path, trainer, clean, [line(s) for s in scenarios], **config)
+    assert not (tmp_path / "dataset").exists()
+
+
+def test_too_much_refused_stops_the_night(tmp_path, trainer, scenarios, clean):
+    bad = [b"?"] * 39
+    with pytest.raises(GateError, match=r'51% of 77 trajectories refused.*max_quarantined = 50%.*"schema":39'):
+        validate(tmp_path, trainer, clean + bad, [line(s) for s in scenarios], max_quarantined=0.5)
+
+
+def test_a_record_that_goes_missing_is_noticed():
+    sifted = Sifted(read=2)
+    sifted.kept[Split.TRAIN].append(b"{}")
+    with pytest.raises(PipelineError, match="1 kept and 0 refused of 2 read"):
+        _ = sifted.counts
+
+
+def test_a_changed_world_is_refused(tmp_path, trainer, scenarios, clean):
+    validate(tmp_path, trainer, clean, [line(s) for s in scenarios])
+    dataset = tmp_path / "dataset"
+    (dataset / "manifest.json").unlink()
+    seal(dataset, ArtifactKind.DATASET, {**origin(trainer, "wrackmere"), "world_digest": "0" * 64})
+    with pytest.raises(PipelineError, match="made from 000000000000: restore that world"):
+        Dataset.open(dataset)

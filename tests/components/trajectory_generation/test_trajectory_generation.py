@@ -1,0 +1,137 @@
+import json
+from collections import Counter
+
+import pytest
+
+from components.entrypoints.execution import Request, execute
+from components.shared.contracts.errors import GateError, UsageError
+from components.shared.contracts.records import Attempt, Exhausted, Rejected, Scenario, Split, Trajectory
+from components.shared.contracts.stage import ArtifactKind
+from components.shared.storage.artifacts import verify
+from components.shared.storage.jsonl import read_jsonl
+from components.shared.trainers.npc_dialogue_trainer import NPCDialogueTrainer
+from components.shared.trainers.trainer_factory import create_trainer
+from components.shared.training.datasets import recreate_trainer
+from components.trajectory_generation.run import create_teacher, quarantined
+from components.trajectory_generation.spec import SPEC, TeacherConfig
+
+CONFIG = {"counts": {"train": 120, "validation": 15, "test": 40}, "seed": 4}
+
+
+def generate(folder, **changes):
+    outputs = {"trajectories": folder / "trajectories", "report": folder / "report"}
+    return execute(Request(spec=SPEC, config={**CONFIG, **changes}, inputs={}, outputs=outputs))
+
+
+@pytest.fixture(scope="module")
+def generated(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("generated")
+    return folder, generate(folder)
+
+
+def records(folder):
+    source = folder / "trajectories"
+    return (
+        list(read_jsonl(source / "trajectories.jsonl", Trajectory)),
+        list(read_jsonl(source / "scenarios.jsonl", Scenario)),
+        list(read_jsonl(source / "quarantine.jsonl", Rejected)),
+    )
+
+
+def test_every_taught_scenario_is_accepted_or_in_quarantine(generated):
+    trajectories, scenarios, quarantine = records(generated[0])
+    assert Counter(s.split for s in scenarios) == {Split.TRAIN: 120, Split.VALIDATION: 15, Split.TEST: 40}
+    taught = [s.id for s in scenarios if s.split != Split.TEST]
+    exhausted = [Exhausted.model_validate(r.record).scenario.id for r in quarantine]
+    assert sorted([t.scenario.id for t in trajectories] + exhausted) == sorted(taught)
+
+
+def test_what_is_accepted_passed_and_knows_its_context(generated):
+    trajectories, _, _ = records(generated[0])
+    assert all(t.verdict and t.verdict.passed and t.verdict.score >= 0.7 for t in trajectories)
+    assert all(t.teacher == "scripted" and 1 <= len(t.context) <= 4 for t in trajectories)
+    assert len({t.id for t in trajectories}) == len(trajectories)
+
+
+def test_the_report_counts_what_the_files_hold(generated):
+    folder, report = generated
+    trajectories, _, quarantine = records(folder)
+    passed_at = Counter(f"attempt {t.attempt}" for t in trajectories)
+    passed_at.update({"none": len(quarantine)} if quarantine else {})
+    assert report.details["passed_at"] == passed_at
+    assert report.metrics["acceptance"] == len(trajectories) / 135
+    assert report.metrics["mean_verdict"] == pytest.approx(
+        sum(t.verdict.score for t in trajectories) / len(trajectories)
+    )
+    samples = [json.loads(line) for line in (folder / "report" / "samples.jsonl").read_text().splitlines()]
+    assert sum(s["accepted"] for s in samples) == 5 and all(s["completion"] for s in samples)
+
+
+def test_the_manifest_says_who_made_it(generated):
+    metadata = verify(generated[0] / "trajectories", ArtifactKind.TRAJECTORIES).metadata
+    trainer = recreate_trainer(metadata)
+    assert (trainer.name, metadata["world_digest"]) == ("npc_dialogue", trainer.world.digest)
+
+
+def test_the_same_configuration_gives_the_same_bytes_and_another_seed_does_not(generated, tmp_path):
+    generate(tmp_path / "same")
+    generate(tmp_path / "other", seed=5)
+    first, same, other = (verify(f / "trajectories") for f in (generated[0], tmp_path / "same", tmp_path / "other"))
+    assert first == same
+    assert first.files["trajectories.jsonl"] != other.files["trajectories.jsonl"]
+
+
+def test_a_teacher_that_never_gets_it_right_fills_the_quarantine(tmp_path, monkeypatch):
+    honest = NPCDialogueTrainer.verify
+    monkeypatch.setattr(
+        NPCDialogueTrainer, "verify", lambda self, s, steps: halved(honest(self, s, steps), self.pass_score)
+    )
+    report = generate(tmp_path)
+    trajectories, _, quarantine = records(tmp_path)
+    assert not trajectories and len(quarantine) == 135 and "mean_verdict" not in report.metrics
+    assert all(len(r.record["attempts"]) == 3 and r.rule == "verifier" for r in quarantine)
+
+
+def halved(verdict, pass_score):
+    return verdict.model_copy(update={"score": verdict.score / 2, "passed": verdict.score / 2 >= pass_score})
+
+
+def test_a_verifier_that_says_the_same_of_everything_stops_the_stage(tmp_path, monkeypatch):
+    honest = NPCDialogueTrainer.verify
+    same = {"score": 1.0, "passed": True, "gates": {}}
+    monkeypatch.setattr(NPCDialogueTrainer, "verify", lambda *a: honest(*a).model_copy(update=same))
+    with pytest.raises(GateError, match="verifier gives 1 to all"):
+        generate(tmp_path)
+    assert not list(tmp_path.glob("trajectories*"))
+
+
+def test_the_configured_endpoint_becomes_the_teacher(generated):
+    trainer = create_trainer("npc_dialogue", "wrackmere")
+    config = TeacherConfig(kind="openai", base_url="http://127.0.0.1:1/v1", model="big-one", key_variable=None)
+    assert create_teacher(trainer, config).name == "big-one"
+    assert create_teacher(trainer, TeacherConfig()).name == "scripted"
+
+
+def test_answers_that_nobody_could_read_are_quarantined_as_they_came(generated):
+    _, scenarios, _ = records(generated[0])
+    attempts = tuple(Attempt(number=n, fault="Invalid JSON", answer="hm") for n in (1, 2, 3))
+    rejected = quarantined(Exhausted(scenario=scenarios[0], teacher="m", context=(), attempts=attempts))
+    assert rejected.rule == "unreadable" and rejected.reason == "no attempt of 3 passed; the last: Invalid JSON"
+    assert [a["answer"] for a in rejected.record["attempts"]] == ["hm"] * 3
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"model_type": "npc_dialog"}, "did you mean 'npc_dialogue'"),
+        ({"world": "wrackmer"}, "did you mean 'wrackmere'"),
+        ({"teacher": {"kind": "openai"}}, "teacher.base_url is not set"),
+        ({"teacher": {"kind": "openai", "base_url": "http://x", "model": "m", "key_variable": "NO_KEY"}}, "NO_KEY"),
+        ({"max_attempts": 0}, "max_attempts"),
+        ({"counts": {"tain": 3}}, "did you mean 'train'"),
+    ],
+)
+def test_a_bad_request_is_refused_before_any_work(tmp_path, changes, message):
+    with pytest.raises(UsageError, match=message):
+        generate(tmp_path, **changes)
+    assert not any(tmp_path.iterdir())
