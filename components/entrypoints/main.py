@@ -16,6 +16,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
+from types import FrameType
 
 from components.catalogue import STAGES, spec_of
 from components.entrypoints import sagemaker
@@ -35,7 +36,7 @@ class Parser(argparse.ArgumentParser):
 
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one stage; returns the process's exit code."""
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    signal.signal(signal.SIGTERM, interrupt)
     mode = None
     try:
         arguments = parser().parse_args(argv)
@@ -73,6 +74,12 @@ def explain(error: Exception | KeyboardInterrupt) -> tuple[str, int]:
         return "interrupted: nothing was written", 130
     traceback.print_exception(error)
     return f"{type(error).__name__}: {error}", 1
+
+
+def interrupt(number: int, frame: FrameType | None) -> None:
+    """End as a ctrl-C does, through whatever handler is in place for it: asyncio puts its own there."""
+    handler = signal.getsignal(signal.SIGINT)
+    (handler if callable(handler) else signal.default_int_handler)(number, frame)
 
 
 def parser() -> Parser:

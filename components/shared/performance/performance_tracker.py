@@ -56,11 +56,11 @@ def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterato
 
         yield from tqdm(items, desc=what, total=total)
         return
-    reported = 0.0
+    reported = time.monotonic()
     for done, item in enumerate(items, 1):
         yield item
         now = time.monotonic()
-        if channel is not None and (now - reported > 0.2 or done == total):
+        if channel is not None and (now - reported > 0.2 or done in (1, total)):
             Path(channel).write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
             reported = now
         elif channel is None and (now - reported > 10 or done == total):

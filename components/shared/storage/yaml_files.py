@@ -32,7 +32,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
     return value
 
 
-class _UniqueKeys(yaml.SafeLoader):
+class _UniqueKeys(getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
     """The safe loader, where a key written twice is a fault: YAML's own lets the last one win silently."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
