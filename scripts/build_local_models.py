@@ -105,7 +105,7 @@ def corpus(
 
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the local family of small models.")
-    parser.add_argument("--steps", type=int, default=2000)
+    parser.add_argument("--steps", type=int, default=6000)
     parser.add_argument("--batch-size", type=int, default=32)
     parser.add_argument("--world", default="wrackmere")
     parser.add_argument("--tier", type=Tier, choices=list(Tier), action="append")
