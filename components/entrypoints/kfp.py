@@ -5,8 +5,7 @@ Parameters are the fields that the spec exposes, and `config`, the compiled conf
 
 import json
 from pathlib import Path
-
-from pydantic import JsonValue
+from typing import Any
 
 from components.entrypoints.execution import Request
 from components.shared.contracts.stage import Report, StageSpec
@@ -24,7 +23,7 @@ def local_path(uri: str) -> Path:
     return Path(uri)
 
 
-def from_executor_input(spec: StageSpec, executor_input: dict[str, JsonValue]) -> Request:
+def from_executor_input(spec: StageSpec, executor_input: dict[str, Any]) -> Request:
     """The request that KFP makes."""
     inputs = executor_input.get("inputs", {})
     parameters = dict(inputs.get("parameterValues", {}))
@@ -37,7 +36,7 @@ def from_executor_input(spec: StageSpec, executor_input: dict[str, JsonValue]) -
     )
 
 
-def write_executor_output(spec: StageSpec, executor_input: dict[str, JsonValue], report: Report) -> None:
+def write_executor_output(spec: StageSpec, executor_input: dict[str, Any], report: Report) -> None:
     """Tell KFP what came out: scalars as parameters, artifacts where it asked for them."""
     outputs = executor_input["outputs"]
     artifacts = {
@@ -53,5 +52,5 @@ def write_executor_output(spec: StageSpec, executor_input: dict[str, JsonValue],
     write_text(local_path(outputs["outputFile"]), json.dumps({"parameterValues": scalars, "artifacts": artifacts}))
 
 
-def _paths(artifacts: dict[str, JsonValue]) -> dict[str, Path]:
+def _paths(artifacts: dict[str, Any]) -> dict[str, Path]:
     return {name: local_path(listed["artifacts"][0]["uri"]) for name, listed in artifacts.items()}

@@ -14,7 +14,7 @@ import os
 import signal
 import sys
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from types import FrameType
 
@@ -105,7 +105,7 @@ def from_arguments(arguments: argparse.Namespace) -> Request:
     )
 
 
-def pairs(items: Sequence[str], what: str, known: dict | Sequence[str]) -> dict[str, Path]:
+def pairs(items: Sequence[str], what: str, known: Iterable[str]) -> dict[str, Path]:
     """`NAME=PATH` items as a mapping; raises UsageError for an unknown, repeated or malformed one."""
     found: dict[str, Path] = {}
     for item in items:

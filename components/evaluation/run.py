@@ -4,6 +4,7 @@ import shutil
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 from components.evaluation.spec import SPEC, EvaluationConfig
 from components.shared.contracts.records import Scenario, Split
@@ -24,7 +25,7 @@ def run(config: EvaluationConfig, inputs: Mapping[str, Path], outputs: Mapping[s
     scenarios = list(dataset.scenarios(Split.TEST))
     digests = {role: read_manifest(inputs[role]).digest for role in ROLES}
     scores = score_all(config, inputs, digests, dataset, scenarios)
-    options = {"confidence": config.confidence, "resamples": config.resamples, "seed": config.seed}
+    options: dict[str, Any] = {"confidence": config.confidence, "resamples": config.resamples, "seed": config.seed}
     gains = {
         role: gain_interval(scores["candidate"].greedy, scores[role].greedy, **options)
         for role in ("champion", "srl", "base")
@@ -35,25 +36,23 @@ def run(config: EvaluationConfig, inputs: Mapping[str, Path], outputs: Mapping[s
         inputs[accepted], outputs["accepted_policy"], dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
     )
     write_samples(outputs["report"], scenarios, scores)
-    policies = {role: describe(scores[role], **options) for role in ROLES}
+    details: dict[str, Any] = {
+        "policies": {role: describe(scores[role], **options) for role in ROLES},
+        "gains": {role: interval.model_dump() for role, interval in gains.items()},
+        "gate": verdict,
+        "digests": digests,
+        "data": dict(dataset.metadata),
+        "accepted": accepted,
+        "disagreement": {role: disagreement(scores[role]) for role in ROLES},
+        "faults": {role: count_faults(scores[role]) for role in ROLES},
+    }
     return Report(
         stage=SPEC.name,
         summary=f"{accepted} accepted: candidate {scores['candidate'].greedy.mean():.3f}, "
         f"champion {scores['champion'].greedy.mean():.3f} on {len(scenarios)} held-out scenarios",
         scalars={"gate_margin": verdict["margin"]},
         metrics={f"{role}_greedy": float(scores[role].greedy.mean()) for role in ROLES},
-        details={
-            "policies": policies,
-            "gains": {role: interval.model_dump() for role, interval in gains.items()},
-            "gate": verdict,
-            "digests": digests,
-            "data": dict(dataset.metadata),
-            "accepted": accepted,
-            "disagreement": {role: disagreement(scores[role]) for role in ROLES},
-            "faults": {
-                role: dict(Counter(f for faults in scores[role].faults for f in faults).most_common()) for role in ROLES
-            },
-        },
+        details=details,
         artifacts={
             "accepted_policy": read_manifest(inputs[accepted]).metadata
             | {"accepted": accepted, "policy": digests[accepted]}
@@ -76,6 +75,11 @@ def score_all(
                 inputs[role], dataset, scenarios, temperature=config.temperature, seed=config.seed
             )
     return {role: by_digest[digests[role]] for role in ROLES}
+
+
+def count_faults(scores: Scores) -> dict[str, int]:
+    """How many greedy answers break each rule, the commonest first."""
+    return dict(Counter(fault for faults in scores.faults for fault in faults).most_common())
 
 
 def disagreement(scores: Scores) -> float:

@@ -1,7 +1,7 @@
 """Typed configuration from what people write, with the nearest name for a key that is not one."""
 
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import TypeVar, get_args
 
 from pydantic import BaseModel, JsonValue, ValidationError
 
@@ -24,8 +24,10 @@ def parse_config(shape: type[C], values: Mapping[str, JsonValue], where: str) ->
 
 def _fields(shape: type[BaseModel], path: list[str]) -> list[str]:
     for name in path:
-        inner = shape.model_fields[name].annotation
-        if not (isinstance(inner, type) and issubclass(inner, BaseModel)):
+        annotation = shape.model_fields[name].annotation
+        inner = [kind for kind in (annotation, *get_args(annotation)) if isinstance(kind, type)]
+        models = [kind for kind in inner if issubclass(kind, BaseModel)]
+        if not models:
             return []
-        shape = inner
+        shape = models[0]
     return list(shape.model_fields)

@@ -133,6 +133,18 @@ class Exhausted(Record):
     attempts: tuple[Attempt, ...] = Field(min_length=1)
 
 
+class Unanswered(Record):
+    """A scenario that was not worked through, since no teacher could be asked: a row without a result, at its place."""
+
+    scenario: Scenario
+    teacher: str
+    rule: str
+    """What stood in the way: `budget` or `out_of_reach`."""
+    fault: str
+    attempts: tuple[Attempt, ...] = ()
+    """What was tried before that."""
+
+
 class Rejected(Record):
     """A record taken out of the flow, whole, with the reason: quarantined data is never dropped."""
 

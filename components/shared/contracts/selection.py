@@ -43,7 +43,7 @@ class Benchmark(Record):
 
 
 class Calibration(Record):
-    """How complexity follows from a prompt's features: a logistic model of the smallest tier's failing."""
+    """How complexity follows from a prompt's features: a logistic model of the smallest tier doing worse than the best."""
 
     model_type: str
     weights: dict[str, float]

@@ -23,6 +23,8 @@ class ArtifactKind(StrEnum):
     """A causal language model: config.json, model.safetensors or adapter_model.safetensors, tokenizer files."""
     REPORT = "report"
     """report.json, metrics.jsonl, samples.jsonl and whatever the stage draws."""
+    CHECKPOINT = "checkpoint"
+    """One process's part of a training state: state.json, tensors.safetensors. Never a stage's input or output."""
 
 
 class Job(StrEnum):

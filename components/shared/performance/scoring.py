@@ -7,10 +7,10 @@ intervals are percentile bootstraps over the scenarios.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
-from pydantic import JsonValue
 from scipy.stats import bootstrap
 
 from components.shared.contracts.errors import GateError
@@ -126,7 +126,7 @@ class Criterion(Record):
         return self.value - self.bound
 
 
-def gate(criteria: dict[str, Criterion]) -> dict[str, JsonValue]:
+def gate(criteria: dict[str, Criterion]) -> dict[str, Any]:
     """The gate as reports show it: accepted where the smallest margin is not negative. Raises GateError without criteria."""
     if not criteria:
         raise GateError("a gate without criteria would pass anything: configure at least one")
@@ -138,7 +138,7 @@ def gate(criteria: dict[str, Criterion]) -> dict[str, JsonValue]:
     }
 
 
-def describe(scores: Scores, **bootstrap_options) -> dict[str, JsonValue]:
+def describe(scores: Scores, **bootstrap_options: Any) -> dict[str, Any]:
     """Greedy, sampled and correct as intervals, for a report."""
     parts = {"greedy": scores.greedy, "sampled": scores.sampled, "correct": scores.correct}
     return {name: mean_interval(values, **bootstrap_options).model_dump() for name, values in parts.items()}

@@ -1,0 +1,47 @@
+# `make run` on a new machine: a virtual environment, pinned packages, then one night of training.
+#   ENV=test     another file of configs/environments/
+#   DAG=nightly  another DAG
+
+ENV ?= local
+DAG ?= nightly
+EXTRAS := data,train,tracking,aws,dev
+PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3 python,$(shell $(name) -c \
+	'import sys; (3, 11) <= sys.version_info[:2] <= (3, 12) and print(sys.executable)' 2>/dev/null)))
+BIN := .venv/bin
+READY := .venv/ready
+
+.DEFAULT_GOAL := help
+.PHONY: help setup run test verify lint bench clean
+
+help: ## What there is to do
+	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+
+setup: $(READY) ## The virtual environment, with the versions of requirements.lock
+
+$(READY): pyproject.toml requirements.lock
+	@test -n "$(PYTHON)" || { echo 'error: no Python 3.11 or 3.12 found: install one, or pass PYTHON=/path/to/python3.11' >&2; exit 2; }
+	$(PYTHON) -m venv .venv
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[$(EXTRAS)]'
+	@touch $(READY)
+
+run: $(READY) ## Run a DAG on this machine
+	$(BIN)/srl-rlvr run $(DAG) --env $(ENV)
+
+test: $(READY) ## All tests; campaigns (kills, mutations, fault scripts) are sampled
+	$(BIN)/pytest
+
+verify: $(READY) lint ## All tests, campaigns whole
+	SRL_RLVR_CAMPAIGNS=whole $(BIN)/pytest
+
+lint: $(READY) ## Style, types and the layers
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/mypy components pipelines
+
+bench: $(READY) ## Measure
+	@for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+
+clean: ## Remove what runs and builds left; the virtual environment stays
+	rm -rf runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis
+	find components pipelines tests -name __pycache__ -prune -exec rm -rf {} +

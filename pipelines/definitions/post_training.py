@@ -1,0 +1,43 @@
+"""Post-training: one model type on one tier, from the expert's trajectories to a registered policy.
+
+trajectory_generation -> verification -> data_validation -> srl -> rlvr -> evaluation -> [gate] -> register_TIER
+"""
+
+from kfp import dsl
+from kfp.dsl.graph_component import GraphComponent
+
+from components.shared.contracts.stage import ArtifactKind
+from pipelines.definitions.composer import Composer, pipeline
+from pipelines.definitions.tasks import register, train
+
+
+def define(compose: Composer) -> GraphComponent:
+    tier, defaults = compose.settings.tier, compose.settings.defaults
+    base_policy = compose.settings.uri("base_uri", tier)
+
+    @pipeline("post-training")
+    def post_training(
+        champion_uri: str,
+        base_uri: str = base_policy,
+        model_type: str = defaults["model_type"],
+        world: str = defaults["world"],
+        night: str = defaults["night"],
+        seed: int = defaults["seed"],
+        threshold: float = defaults["threshold"],
+        min_gain: float = defaults["min_gain"],
+    ):
+        """Trains one model type on one tier and registers the policy that the gate accepts."""
+        _, evaluation = train(
+            compose,
+            base=compose.artifact(base_uri, ArtifactKind.POLICY),
+            champion=compose.artifact(champion_uri, ArtifactKind.POLICY),
+            model_type=model_type,
+            world=world,
+            seed=seed,
+            threshold=threshold,
+            min_gain=min_gain,
+        )
+        with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
+            register(compose, tier, evaluation.outputs["accepted_policy"], evaluation.outputs["report"], model_type)
+
+    return post_training

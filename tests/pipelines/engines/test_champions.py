@@ -1,0 +1,95 @@
+"""Which policy an execution is measured against, on a real registry."""
+
+import json
+
+import pytest
+
+from components.shared.contracts.errors import CorruptArtifact, PipelineError, UsageError
+from components.shared.contracts.records import Tier
+from components.shared.contracts.stage import ArtifactKind
+from components.shared.performance.model_registry import ModelRegistry, model_name
+from components.shared.storage.artifacts import read_manifest, seal, whole
+from pipelines.compilers.kubeflow import compile_dag
+from pipelines.configuration import load_settings
+from pipelines.engines.champions import champion, execution_key, given_paths, resolve
+
+MODEL_TYPE = "npc_dialogue"
+
+
+def policy(folder, text):
+    with whole(folder) as temporary:
+        (temporary / "config.json").write_text(json.dumps({"text": text}))
+        seal(temporary, ArtifactKind.POLICY)
+    return folder
+
+
+@pytest.fixture
+def registry(tmp_path):
+    return ModelRegistry(f"sqlite:///{tmp_path / 'mlflow.db'}")
+
+
+@pytest.fixture
+def bases(tmp_path):
+    return {tier: policy(tmp_path / f"{tier}-base", f"{tier} base") for tier in Tier}
+
+
+def dag_with(bases, *assignments, dag="nightly", tier=Tier.BRONZE):
+    names = {"nightly": ["base_uri", "silver_base_uri", "gold_base_uri"]}.get(dag, [])
+    given = [f"{name}={bases[level]}" for name, level in zip(names, Tier, strict=False)]
+    return compile_dag(dag, load_settings("local", tier, [*given, *assignments]))
+
+
+def registered(registry, folder, key, compared_with, tier=Tier.BRONZE):
+    tags = {"execution_key": key, "compared_with": compared_with}
+    version = registry.register(model_name(MODEL_TYPE, tier), folder, tags, "card")
+    assert registry.promote(version)
+    return version
+
+
+def test_where_nothing_serves_the_base_stands_in(registry, bases):
+    found, _ = resolve(dag_with(bases), registry)
+    assert found["champion_uri"] == found["base_uri"] == bases[Tier.BRONZE]
+    assert found["gold_champion_uri"] == bases[Tier.GOLD]
+
+
+@pytest.mark.slow
+def test_the_champion_serves_unless_this_very_execution_registered_it(registry, bases, tmp_path):
+    base = bases[Tier.BRONZE]
+    first = policy(tmp_path / "first", "first")
+    registered(registry, first, "key one", read_manifest(base).digest)
+
+    def measured_against(key):
+        return read_manifest(champion(registry, MODEL_TYPE, Tier.BRONZE, base, key)).digest
+
+    assert measured_against("key two") == read_manifest(first).digest
+    assert measured_against("key one") == read_manifest(base).digest
+    second = policy(tmp_path / "second", "second")
+    registered(registry, second, "key two", read_manifest(first).digest)
+    assert measured_against("key three") == read_manifest(second).digest
+    assert measured_against("key two") == read_manifest(first).digest
+    assert measured_against("key one") == read_manifest(second).digest
+
+
+def test_the_execution_key_follows_what_is_executed_and_not_what_serves(bases, tmp_path):
+    def key(dag):
+        return execution_key(dag, given_paths(dag))
+
+    plain = key(dag_with(bases))
+    assert key(dag_with(bases)) == plain
+    assert key(dag_with(bases, "srl.steps=7")) != plain
+    assert key(dag_with(bases, "seed=7")) != plain
+    policy(bases[Tier.GOLD], "another base")
+    assert key(dag_with(bases)) != plain
+
+
+def test_what_nothing_fills_is_asked_for(registry, bases):
+    with pytest.raises(UsageError, match="distillation needs traces_uri: add --set traces_uri=DIR"):
+        resolve(dag_with(bases, f"student_uri={bases[Tier.GOLD]}", dag="distillation", tier=Tier.GOLD), registry)
+
+
+def test_an_artifact_that_is_not_there_or_not_whole_is_named_before_anything_runs(registry, bases, tmp_path):
+    with pytest.raises(PipelineError, match="base_uri: no artifact at"):
+        resolve(dag_with(bases, f"base_uri={tmp_path / 'nowhere'}"), registry)
+    (bases[Tier.SILVER] / "config.json").write_text("{}")
+    with pytest.raises(CorruptArtifact, match=r"silver_base_uri: .*does not match its manifest"):
+        resolve(dag_with(bases), registry)
