@@ -14,6 +14,8 @@ class Strategy(StrEnum):
 
 STRATEGY = "SRL_RLVR_STRATEGY"
 """The job's `Strategy`."""
+PROCESSES = "SRL_RLVR_PROCESSES"
+"""Processes to start on a host whose strategy is not `single`; one for each GPU where it is not set."""
 CHECKPOINTS = "SRL_RLVR_CHECKPOINTS"
 """Folder that outlives the job's machine: state saved there is found by the next attempt."""
 CHECKPOINT_INTERVAL = "SRL_RLVR_CHECKPOINT_INTERVAL_S"
