@@ -9,9 +9,10 @@ PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3 python,$(shel
 	'import sys; (3, 11) <= sys.version_info[:2] <= (3, 12) and print(sys.executable)' 2>/dev/null)))
 BIN := .venv/bin
 READY := .venv/ready
+SDK := .venv-sagemaker/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help setup run test verify lint bench clean
+.PHONY: help sagemaker setup run test verify lint bench clean
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -23,6 +24,16 @@ $(READY): pyproject.toml requirements.lock
 	$(PYTHON) -m venv .venv
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c requirements.lock -e '.[$(EXTRAS)]'
 	@touch $(READY)
+
+# The SDK needs older versions of two libraries than the lock file has, hence an environment of its own.
+sagemaker: $(SDK) ## The SageMaker SDK, for --engine sagemaker-local and for the tests that ask it
+
+$(SDK): pyproject.toml requirements.lock
+	$(PYTHON) -m venv .venv-sagemaker
+	grep -vE '^(rich|importlib_metadata)==' requirements.lock > .venv-sagemaker/constraints.txt
+	.venv-sagemaker/bin/python -m pip install --quiet --disable-pip-version-check -c .venv-sagemaker/constraints.txt \
+		-e '.[sagemaker]'
+	@touch $(SDK)
 
 run: $(READY) ## Run a DAG on this machine
 	$(BIN)/srl-rlvr run $(DAG) --env $(ENV)

@@ -227,6 +227,36 @@ def logs(run_id: str, stage: str) -> None:
 
 @cli.command()
 @click.argument("run_id", metavar="RUN")
+@click.option(
+    "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write. [default: in the run's folder]"
+)
+def report(run_id: str, out: Path | None) -> None:
+    """Write a run's report, one HTML page that needs no network, and print where it lies."""
+    from pipelines import results
+    from pipelines.engines.run_folder import RunFolder
+    from pipelines.report.page import write_page
+
+    click.echo(str(results.shortest(write_page(RunFolder.open(runs_folder(), run_id), out))))
+
+
+@cli.command()
+@click.argument("first", metavar="RUN")
+@click.argument("second", metavar="RUN")
+@json_option
+def compare(first: str, second: str, as_json: bool) -> None:
+    """Show in what two runs differ: where they part, what was set, scores, gates, time."""
+    from pipelines.engines.run_folder import RunFolder
+    from pipelines.report import comparison
+
+    found = comparison.compare(*(RunFolder.open(runs_folder(), run_id) for run_id in (first, second)))
+    if as_json:
+        click.echo(json.dumps(found, indent=1))
+        return
+    comparison.show(found, printer())
+
+
+@cli.command()
+@click.argument("run_id", metavar="RUN")
 def stop(run_id: str) -> None:
     """Stop a run; what was finished is kept, and `run --resume` goes on from there."""
     from components.shared.contracts.errors import UsageError

@@ -23,7 +23,6 @@ DAY, HOUR = 86_400, 3_600
 
 
 RoleArn = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:iam::\d{12}:role/[\w+=,.@/-]+$")]
-SecretArn = Annotated[str, Field(pattern=r"^arn:aws[a-z-]*:secretsmanager:[a-z0-9-]+:\d{12}:secret:[\w/+=.@-]+$")]
 Subnet = Annotated[str, Field(pattern=r"^subnet-[0-9a-f]+$")]
 SecurityGroup = Annotated[str, Field(pattern=r"^sg-[0-9a-f]+$")]
 
@@ -130,8 +129,6 @@ class SageMaker(Settings):
     security_groups: tuple[SecurityGroup, ...] = ()
     cost_centre: str = Field(default="game-ai", pattern=r"^[\w .:/=+@-]+$")
     max_parallel_steps: int = Field(default=4, ge=1)
-    secrets: dict[str, dict[str, SecretArn]] = {}
-    """By stage and environment variable: the secret of AWS Secrets Manager that the job reads it from."""
 
     @property
     def root(self) -> str:

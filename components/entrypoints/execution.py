@@ -2,10 +2,11 @@
 
 import contextlib
 import json
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 from pydantic import JsonValue
 
@@ -13,6 +14,7 @@ from components.shared.contracts.configuration import parse_config
 from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.contracts.stage import Report, StageConfig, StageSpec
 from components.shared.storage.artifacts import Manifest, seal, verify, whole, write_text
+from components.shared.training.distributed.launch import main_process
 
 REPORT = "report.json"
 
@@ -41,14 +43,24 @@ def execute(request: Request) -> Report:
             raise UsageError(f"{spec.name}: no {what} {missing[0]!r} given: add --{what} {missing[0]}=DIR")
     manifests = {name: verify(request.inputs[name], kind) for name, kind in spec.inputs.items()}
     with contextlib.ExitStack() as stack:
-        folders = {name: stack.enter_context(whole(request.outputs[name])) for name in spec.all_outputs}
+        appear = whole if main_process() else thrown_away
+        folders = {name: stack.enter_context(appear(request.outputs[name])) for name in spec.all_outputs}
         report = import_module(f"components.{spec.name}.run").run(config, dict(request.inputs), folders)
         check_scalars(spec, report)
+        if not main_process():
+            return report
         write_text(folders["report"] / REPORT, json.dumps(report.model_dump(mode="json"), indent=1) + "\n")
         metadata = lineage(spec, config, manifests)
         for name, kind in spec.all_outputs.items():
             seal(folders[name], kind, {**metadata, **report.artifacts.get(name, {})})
     return report
+
+
+@contextlib.contextmanager
+def thrown_away(target: Path) -> Iterator[Path]:
+    """Where a process writes whose outputs do not count: one of several that train one model together."""
+    with TemporaryDirectory(prefix=target.name) as folder:
+        yield Path(folder)
 
 
 def check_scalars(spec: StageSpec, report: Report) -> None:

@@ -25,6 +25,7 @@ from components.entrypoints.kfp import from_executor_input, write_executor_outpu
 from components.entrypoints.sagemaker import Mode
 from components.shared.contracts.errors import PipelineError, UsageError, unknown
 from components.shared.storage.yaml_files import read_mapping
+from components.shared.training.distributed.launch import only_main_process_prints, run_on_all_devices
 
 
 class Parser(argparse.ArgumentParser):
@@ -41,7 +42,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = parser().parse_args(argv)
         mode = arguments.sagemaker
-        print(start(arguments))
+        if spec_of(arguments.stage).spread:
+            code = run_on_all_devices(["-m", "components", *(sys.argv[1:] if argv is None else argv)])
+            if code is not None:
+                return code
+        with only_main_process_prints():
+            print(start(arguments))
         return 0
     except (Exception, KeyboardInterrupt) as error:
         line, code = explain(error)

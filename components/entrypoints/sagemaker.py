@@ -28,8 +28,6 @@ from components.shared.storage.artifacts import MANIFEST, verify
 
 ROOT = "SM_LOCAL_ROOT"
 """Environment variable: the folder that stands for /opt/ml."""
-SECRET = "SRL_RLVR_SECRET_"
-"""Prefix of environment variables that name a secret of AWS Secrets Manager: SRL_RLVR_SECRET_KEY=ARN sets KEY."""
 CAUSE_LIMIT = 1000
 """Bytes of a failure's cause that SageMaker shows."""
 
@@ -88,7 +86,6 @@ def configuration(spec: StageSpec, settings: Mapping[str, str]) -> dict[str, Jso
 
 def run(spec: StageSpec, mode: Mode, settings: Sequence[str]) -> str:
     """Do what SageMaker wants and return the line to print; what fails is raised."""
-    load_secrets()
     if mode == Mode.REPORT:
         return pass_on(spec)
     if mode == Mode.TRAINING:
@@ -99,7 +96,6 @@ def run(spec: StageSpec, mode: Mode, settings: Sequence[str]) -> str:
 def train(spec: StageSpec) -> Report:
     """A training job: every output is a subfolder of the one model directory."""
     base = root()
-    join_cluster(base / "input" / "config" / "resourceconfig.json")
     if (base / "checkpoints").is_dir():
         os.environ.setdefault(CHECKPOINTS, str(base / "checkpoints"))
     os.environ.setdefault(ECHO_METRICS, "1")
@@ -179,36 +175,6 @@ def pair(item: str) -> tuple[str, str]:
     if not equals:
         raise UsageError(f"--set {item!r} is not KEY=VALUE: write for example --set seed=0")
     return key, value
-
-
-def join_cluster(path: Path) -> None:
-    """Tell torch's rendezvous of the hosts that SageMaker gave the job; one host needs none."""
-    if not path.is_file():
-        return
-    found = json.loads(path.read_text(encoding="utf-8"))
-    hosts = sorted(found["hosts"])
-    if len(hosts) > 1:
-        rank = hosts.index(found["current_host"])
-        names = {"NNODES": len(hosts), "NODE_RANK": rank, "MASTER_ADDR": hosts[0], "MASTER_PORT": 29500}
-        os.environ.update({name: str(value) for name, value in names.items()})
-        os.environ.setdefault("NCCL_SOCKET_IFNAME", found.get("network_interface_name", "eth0"))
-
-
-def load_secrets() -> None:
-    """Read each secret that the environment names into the variable that the stage looks in. Raises UsageError."""
-    wanted = {name.removeprefix(SECRET): arn for name, arn in os.environ.items() if name.startswith(SECRET)}
-    if not wanted:
-        return
-    import boto3
-    from botocore.exceptions import BotoCoreError, ClientError
-
-    for variable, arn in wanted.items():
-        try:
-            client = boto3.client("secretsmanager", region_name=arn.split(":")[3])
-            os.environ[variable] = client.get_secret_value(SecretId=arn)["SecretString"]
-        except (BotoCoreError, ClientError) as error:
-            reason = " ".join(str(error).split())
-            raise UsageError(f"secret {arn} for {variable}: {reason}: let the job's role read it") from error
 
 
 def tell_failure(mode: Mode, cause: str) -> None:

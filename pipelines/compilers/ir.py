@@ -136,6 +136,19 @@ def gates(body: Sequence[Node]) -> Iterator[Gate]:
             yield from gates(node.body)
 
 
+def predecessors(body: Sequence[Node], gate: Gate | None = None) -> dict[str, tuple[str, ...]]:
+    """By task, the tasks that it waits for: those that it reads, comes after, or whose scalar opens its gate."""
+    found: dict[str, tuple[str, ...]] = {}
+    for node in body:
+        if isinstance(node, Gate):
+            found |= predecessors(node.body, node)
+            continue
+        sources = [*node.artifacts.values(), *([gate.left] if gate else [])]
+        names = [*(source.step for source in sources if isinstance(source, Output)), *node.after]
+        found[node.task] = tuple(dict.fromkeys(name.replace("-", "_") for name in names))
+    return found
+
+
 @dataclass(frozen=True, kw_only=True)
 class _Scope:
     """What names mean inside one sub-DAG."""

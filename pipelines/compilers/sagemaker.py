@@ -3,7 +3,7 @@
 Each task becomes a Training or a Processing step by its stage's spec and its tier's settings, each `If` a Condition step,
 each importer the S3 URI of a pipeline parameter. A condition can only read a processing job's output; where its scalar
 comes from a training job, one small Processing step passes that job's report on. No SDK is involved:
-docs/decisions/0002-sagemaker-definition-without-the-sdk.md says why, and what it costs.
+docs/decisions/sagemaker-without-the-sdk.md says why, and what it costs.
 """
 
 import json
@@ -174,7 +174,7 @@ class _Assembly:
 
     def _frame(self, placed: Placed, kind: str, description: str, request: Json) -> Json:
         """What every step has around its request."""
-        step = {
+        step: Json = {
             "Name": placed.name,
             "Type": kind,
             "DisplayName": display_name(placed.name),

@@ -9,7 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from components.entrypoints.sagemaker import SECRET, Mode, encode, flat
+from components.entrypoints.sagemaker import Mode, encode, flat
 from components.shared.contracts.environment import EXECUTION_KEY
 from components.shared.contracts.stage import Job, StageSpec
 from pipelines.compilers.ir import Constant, Output, Parameter, Step
@@ -237,8 +237,10 @@ class Requests:
         return self.account.roles.get(spec.name, self.account.role_arn)
 
     def _environment(self, placed: Placed) -> Json:
-        secrets = self.account.secrets.get(placed.spec.name, {})
-        found: Json = {**placed.step.environment, **{f"{SECRET}{name}": arn for name, arn in secrets.items()}}
+        found: Json = dict(placed.step.environment)
+        if not placed.job.isolated:
+            # boto3 does not read the AWS_REGION that SageMaker sets.
+            found["AWS_DEFAULT_REGION"] = self.account.region
         if not placed.step.cached:
             found[EXECUTION_KEY] = EXECUTION_ARN
         return dict(sorted(found.items()))

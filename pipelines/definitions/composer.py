@@ -93,7 +93,7 @@ class Composer:
         tried_again(task, jobs.retry)
         told(task, spec, job, environment.tracking_uri)
         if environment.kubernetes is not None:
-            placed(task, spec, instance_of(job, spec.name), environment.kubernetes)
+            placed(task, spec, instance_of(job, spec.name), job.instance_count, environment.kubernetes)
 
     def artifact(self, uri: PipelineParameterChannel, kind: ArtifactKind) -> PipelineArtifactChannel:
         """An artifact that lies at a pipeline parameter's URI when the execution starts."""

@@ -8,6 +8,8 @@ from components.shared.performance.mlflow_store import TRACKING_URI
 from pipelines.job_settings import Instance, JobSettings, Kubernetes, Retry
 
 MAX_BACKOFF = "3600s"
+NODES = "srl-rlvr/nodes"
+"""Annotation of a pod: how many machines its tier gives the task."""
 
 
 def tried_again(task: PipelineTask, retry: Retry) -> None:
@@ -30,10 +32,13 @@ def told(task: PipelineTask, spec: StageSpec, job: JobSettings, tracking_uri: st
         task.set_env_variable(TRACKING_URI, tracking_uri)
 
 
-def placed(task: PipelineTask, spec: StageSpec, instance: Instance, cluster: Kubernetes) -> None:
+def placed(task: PipelineTask, spec: StageSpec, instance: Instance, nodes: int, cluster: Kubernetes) -> None:
     """Ask the cluster for what the tier's instance type has, less what the node keeps for itself."""
     from kfp import kubernetes
 
+    if nodes > 1:
+        # A task is one pod. How a cluster starts several that work together is its own affair: it reads this.
+        kubernetes.add_pod_annotation(task, NODES, str(nodes))
     task.set_cpu_limit(str(max(1, instance.vcpus - 1)))
     task.set_memory_limit(f"{round(0.9 * instance.memory_gib)}Gi")
     if instance.gpus:

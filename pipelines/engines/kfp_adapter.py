@@ -33,6 +33,8 @@ class TaskCall:
 
     task: str
     """The task's name, which is its component's, with underscores."""
+    image: str
+    """The image that the container would run."""
     command: tuple[str, ...]
     """The container's command, without the executor input."""
     executor_input: dict[str, Any]
@@ -117,7 +119,9 @@ def handled_by(run_task: Callable[[TaskCall], bool]) -> Iterator[None]:
             """As above."""
 
         def run(self) -> status.Status:
-            return status.Status.SUCCESS if run_task(task_call(self.full_command)) else status.Status.FAILURE
+            return (
+                status.Status.SUCCESS if run_task(task_call(self.image, self.full_command)) else status.Status.FAILURE
+            )
 
     original = subprocess_task_handler.SubprocessTaskHandler
     subprocess_task_handler.SubprocessTaskHandler = Handler
@@ -129,11 +133,14 @@ def handled_by(run_task: Callable[[TaskCall], bool]) -> Iterator[None]:
         subprocess_task_handler.SubprocessTaskHandler = original
 
 
-def task_call(full_command: list[str]) -> TaskCall:
-    """The call that a container's full command stands for."""
+def task_call(image: str, full_command: list[str]) -> TaskCall:
+    """The call that a container's image and full command stand for."""
     split = full_command.index(EXECUTOR_INPUT)
     executor_input = json.loads(full_command[split + 1])
     component = Path(executor_input["outputs"]["outputFile"]).parent.name
     return TaskCall(
-        task=component.replace("-", "_"), command=tuple(full_command[:split]), executor_input=executor_input
+        task=component.replace("-", "_"),
+        image=image,
+        command=tuple(full_command[:split]),
+        executor_input=executor_input,
     )

@@ -7,10 +7,9 @@ import contextlib
 import json
 import os
 import shutil
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -19,14 +18,15 @@ from components.entrypoints.kfp import from_executor_input, write_executor_outpu
 from components.shared.contracts.configuration import parse_config
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Outcome
-from components.shared.contracts.stage import Report
+from components.shared.contracts.stage import Report, StageConfig
 from components.shared.performance.performance_tracker import PROGRESS_FILE
+from pipelines.compilers.ir import predecessors, read_workflow
 from pipelines.compilers.kubeflow import CompiledDag
 from pipelines.engines.kfp_adapter import EXECUTOR_INPUT, TaskCall, run_ir
 from pipelines.engines.outcomes import FINISHED, outcome_of
-from pipelines.engines.process import cause, run_logged
+from pipelines.engines.process import Runner, StageJob, Subprocesses, cause
 from pipelines.engines.run_folder import RunFolder, TaskState, TaskStatus
-from pipelines.engines.stage_store import Entry, Parts, StageStore, key_of, key_parts, link
+from pipelines.engines.stage_store import Entry, StageStore, key_of, key_parts, link
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -40,6 +40,7 @@ class LocalEngine:
     """Whether what a stage did outside its outputs, by its report's folder, is still there."""
     on_report: Callable[[str, Path, float | None], None]
     """Called with task, report's folder and seconds when a stage is finished, cached or not."""
+    runner: Runner = field(default_factory=Subprocesses)
 
     def run(self, dag: CompiledDag, arguments: Mapping[str, Any], folder: RunFolder) -> Outcome:
         """Run the DAG to its end and return the outcome; a failed stage's error is in the folder's state.
@@ -74,7 +75,8 @@ class LocalEngine:
 
 
 def fresh_tasks(dag: CompiledDag) -> dict[str, TaskState]:
-    return {name: TaskState(stage=task.spec.name) for name, task in dag.tasks.items()}
+    waits = predecessors(read_workflow(dag).body)
+    return {name: TaskState(stage=task.spec.name, after=waits[name]) for name, task in dag.tasks.items()}
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -91,7 +93,7 @@ class _Run:
         spec = self.dag.tasks[call.task].spec
         request = from_executor_input(spec, call.executor_input)
         config = parse_config(spec.config, request.config, call.task)
-        parts = key_parts(spec, config, request.inputs)
+        parts = self.engine.runner.key_parts(call.image, key_parts(spec, config, request.inputs))
         key = key_of(parts)
         with self.engine.store.hold(spec, key, self._waiting(call.task)) as entry:
             fault = self._fault(entry)
@@ -102,7 +104,8 @@ class _Run:
             else:
                 miss = fault if fault.startswith("corrupted") else self.engine.store.explain(spec, parts)
                 self.folder.change_task(call.task, status=TaskStatus.RUNNING, started=started, key=key, miss=miss)
-                facts = self._run(call, redirected, entry, parts)
+                entry.clear(parts)
+                facts = self._run(self._job(call, config, key, redirected, request.inputs, entry), entry)
                 worked = facts["seconds"]
             if facts["status"] in FINISHED:
                 facts["outputs"] = self._link(call.task, entry)
@@ -120,18 +123,40 @@ class _Run:
             return "its effect is gone"
         return fault
 
-    def _run(self, call: TaskCall, executor_input: dict[str, Any], entry: Entry, parts: Parts) -> dict[str, Any]:
-        """Run the stage's process into the entry and measure it."""
-        entry.clear(parts)
-        log, progress = self.folder.log(call.task), self.folder.progress(call.task)
+    def _job(
+        self,
+        call: TaskCall,
+        config: StageConfig,
+        key: str,
+        executor_input: dict[str, Any],
+        inputs: Mapping[str, Path],
+        entry: Entry,
+    ) -> StageJob:
+        """The stage's process, which writes into the entry."""
+        progress = self.folder.progress(call.task).resolve()
         progress.parent.mkdir(exist_ok=True)
-        command = [sys.executable if part == "python" else part for part in call.command]
-        environment = {**os.environ, **self.engine.environment, PROGRESS_FILE: str(progress), "PYTHONHASHSEED": "0"}
-        returncode, measured = run_logged(
-            [*command, EXECUTOR_INPUT, json.dumps(executor_input)], log, environment, pass_fds=(entry.lock,)
+        answer = Path(executor_input["outputs"]["outputFile"]).parent
+        answer.mkdir(parents=True, exist_ok=True)
+        return StageJob(
+            spec=entry.spec,
+            config=config,
+            key=key,
+            image=call.image,
+            command=(*call.command, EXECUTOR_INPUT, json.dumps(executor_input)),
+            environment={**self.engine.environment, PROGRESS_FILE: str(progress), "PYTHONHASHSEED": "0"},
+            log=self.folder.log(call.task),
+            reads=tuple(inputs[name] for name in entry.spec.inputs),
+            writes=(entry.folder, answer, progress.parent),
+            lock=entry.lock,
         )
+
+    def _run(self, job: StageJob, entry: Entry) -> dict[str, Any]:
+        """Run the stage's process and measure it; it succeeded when its outputs are there, whatever it says."""
+        returncode, measured = self.engine.runner.run(job)
         if returncode != 0:
-            return {"status": TaskStatus.FAILED, "error": cause(returncode, log), **measured}
+            return {"status": TaskStatus.FAILED, "error": cause(returncode, job.log), **measured}
+        if fault := entry.fault():
+            return {"status": TaskStatus.FAILED, "error": f"ended without its outputs: {fault}", **measured}
         entry.measure(measured)
         return {"status": TaskStatus.DONE, **measured}
 

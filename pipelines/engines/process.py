@@ -4,13 +4,61 @@ import contextlib
 import os
 import signal
 import subprocess
+import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Protocol
+
+from components.shared.contracts.stage import StageConfig, StageSpec
 
 GRACE_SECONDS = 10
 """How long a stage may take to stop after SIGTERM."""
 Measured = dict[str, float]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class StageJob:
+    """One stage to run, wherever."""
+
+    spec: StageSpec
+    config: StageConfig
+    key: str
+    image: str
+    command: tuple[str, ...]
+    environment: Mapping[str, str]
+    """What the engine tells the stage."""
+    log: Path
+    reads: tuple[Path, ...]
+    """Folders that it reads."""
+    writes: tuple[Path, ...]
+    """Folders that it writes into."""
+    lock: int
+    """File descriptor that a child should inherit."""
+
+
+class Runner(Protocol):
+    """Where stages run."""
+
+    def key_parts(self, image: str, parts: dict[str, str]) -> dict[str, str]:
+        """What a stage's outputs follow from, given what they follow from on this machine."""
+        ...
+
+    def run(self, job: StageJob) -> tuple[int, Measured]:
+        """Run a stage to its end; returns its exit code (negative: a signal) and its cost."""
+        ...
+
+
+class Subprocesses:
+    """Stages as subprocesses of this very Python."""
+
+    def key_parts(self, image: str, parts: dict[str, str]) -> dict[str, str]:
+        return parts
+
+    def run(self, job: StageJob) -> tuple[int, Measured]:
+        command = [sys.executable if part == "python" else part for part in job.command]
+        return run_logged(command, job.log, {**os.environ, **job.environment}, pass_fds=(job.lock,))
 
 
 def run_logged(

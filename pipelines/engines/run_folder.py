@@ -42,6 +42,8 @@ class TaskState(Record):
     """One task of a run."""
 
     stage: str
+    after: tuple[str, ...] = ()
+    """Tasks that it waits for."""
     status: TaskStatus = TaskStatus.PENDING
     started: datetime | None = None
     seconds: float | None = None

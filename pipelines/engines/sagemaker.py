@@ -5,6 +5,7 @@ for a run that happens here. Following may be interrupted at any time: the execu
 """
 
 import json
+import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -75,9 +76,15 @@ class SageMakerEngine:
             self.start(dag, arguments, folder)
         elif self._status(folder) in ("Failed", "Stopped"):
             self.retry(folder)
-        while (outcome := self.refresh(dag, folder)) is None:
-            time.sleep(self.poll_seconds)
-        return outcome
+        try:
+            while (outcome := self.refresh(dag, folder)) is None:
+                time.sleep(self.poll_seconds)
+            return outcome
+        except KeyboardInterrupt:
+            run_id = folder.state.run_id
+            said = f"the execution goes on: srl-rlvr status {run_id}, run --resume {run_id} to follow, stop {run_id}"
+            print(said, file=sys.stderr)
+            raise
 
     def refresh(self, dag: CompiledDag, folder: RunFolder) -> Outcome | None:
         """Bring the folder up to date; returns the outcome once the execution has ended."""
@@ -123,11 +130,16 @@ class SageMakerEngine:
         job = folder.state.tasks[task].job
         if job is None:
             return
-        kind = "TrainingJob" if ":training-job/" in job else "ProcessingJob"
+        group = LOG_GROUPS["TrainingJob" if ":training-job/" in job else "ProcessingJob"]
+        client, prefix = self._client("logs"), job.rpartition("/")[2] + "/"
         with aws_errors(job):
-            pages = self._client("logs").get_paginator("filter_log_events")
-            stream = job.rpartition("/")[2] + "/"
-            for page in pages.paginate(logGroupName=LOG_GROUPS[kind], logStreamNamePrefix=stream):
+            streams = client.get_paginator("describe_log_streams").paginate(
+                logGroupName=group, logStreamNamePrefix=prefix
+            )
+            names = [stream["logStreamName"] for page in streams for stream in page["logStreams"]]
+            # No stream yet: the job waits for its machine.
+            pages = client.get_paginator("filter_log_events").paginate(logGroupName=group, logStreamNames=names)
+            for page in pages if names else ():
                 yield from (event["message"] for event in page["events"])
 
     def _check_deployed(self, pipeline: SageMakerPipeline) -> None:

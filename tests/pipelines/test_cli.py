@@ -70,6 +70,19 @@ def test_a_run_is_listed_and_shown_and_its_logs_are_printed(srl_rlvr, tmp_path):
     assert (code, err) == (2, "error: unknown stage of toys 'gorw': did you mean 'grow'?\n")
 
 
+def test_a_run_has_a_page_and_two_runs_are_compared(srl_rlvr, tmp_path):
+    run_toys(tmp_path / "runs", "first", ["judge.bar=9"])
+    run_toys(tmp_path / "runs", "second", ["judge.bar=8"])
+    code, out, _ = srl_rlvr("report", "first", "--out", str(tmp_path / "page.html"))
+    assert code == 0 and Path(out.strip()) == tmp_path / "page.html"
+    assert "first" in (tmp_path / "page.html").read_text()
+    _, out, _ = srl_rlvr("compare", "first", "second", "--json")
+    assert json.loads(out)["parts_at"] == "judge"
+    _, out, _ = srl_rlvr("compare", "first", "second")
+    assert "They part at judge" in out
+    assert srl_rlvr("report", "frist")[2] == "error: unknown run 'frist': did you mean 'first'?\n"
+
+
 def test_compile_writes_a_file_a_dag(srl_rlvr, tmp_path):
     code, _, _ = srl_rlvr("compile", "--out", str(tmp_path / "out"))
     assert code == 0

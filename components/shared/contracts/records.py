@@ -111,6 +111,16 @@ class Trajectory(Record):
     """The latest verdict; absent before verification."""
 
 
+class LabelledAnswer(Record):
+    """Steps with the word of somebody who knows on whether they may be trained on: what a verifier is measured against."""
+
+    scenario: Scenario
+    steps: tuple[Step, ...] = Field(min_length=1)
+    acceptable: bool
+    by: str
+    """Who says so: a person, or what derived it."""
+
+
 class Attempt(Record):
     """One try of a teacher that did not pass."""
 

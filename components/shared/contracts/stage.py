@@ -57,6 +57,8 @@ class StageSpec:
     parameters: tuple[str, ...] = ("seed",)
     """Configuration fields that whoever starts an execution may set; the rest is compiled in."""
     job: Job
+    spread: bool = False
+    """Whether several processes can do its work together, by the job's strategy; else one does."""
     image: str
     """Folder of containers/ whose image runs it: data, training or serving."""
 

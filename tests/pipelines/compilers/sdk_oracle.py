@@ -186,9 +186,7 @@ class Oracle:
     def processing(self, step, job):
         texts = [f"{k}={v}" if isinstance(v, str) else Join(on="=", values=[k, v]) for k, v in self.settings(step)]
         outputs = sorted(self.dag.tasks[step.task].spec.all_outputs)
-        environment = dict(step.environment)
-        for variable, arn in self.account.secrets.get(self.stage(step), {}).items():
-            environment[f"SRL_RLVR_SECRET_{variable}"] = arn
+        environment = {**step.environment, "AWS_DEFAULT_REGION": self.account.region}
         if not step.cached:
             environment["SRL_RLVR_EXECUTION_KEY"] = ExecutionVariables.PIPELINE_EXECUTION_ARN
         made = self.processor(
@@ -209,7 +207,16 @@ class Oracle:
         name, job = f"report-{step.name}", load_tier(self.tier(step)).jobs.processing
         image = self.dag.settings.environment.image("data")
         uri = self.join_output(step.name, "report")
-        made = self.processor(step, job, image, name, {"report": uri}, ["report"], ["--sagemaker", "report"], None)
+        made = self.processor(
+            step,
+            job,
+            image,
+            name,
+            {"report": uri},
+            ["report"],
+            ["--sagemaker", "report"],
+            {"AWS_DEFAULT_REGION": self.account.region},
+        )
         return ProcessingStep(name, step_args=made, **self.around(step), **self.property_files(True))
 
     def processor(self, step, job, image, name, inputs, outputs, arguments, environment):
@@ -333,7 +340,7 @@ class Oracle:
 
 def flattened(values, prefix=""):
     for key, value in values.items():
-        if isinstance(value, dict):
+        if isinstance(value, dict) and value:
             yield from flattened(value, f"{prefix}{key}.")
         else:
             yield f"{prefix}{key}", value if isinstance(value, str) else json.dumps(value)

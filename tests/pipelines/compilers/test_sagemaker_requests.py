@@ -8,7 +8,10 @@ from botocore.validate import ParamValidator
 
 from components.entrypoints.sagemaker import configuration
 from pipelines.compilers import sagemaker_checks as checks
+from pipelines.compilers.kubeflow import compile_dag
+from pipelines.compilers.sagemaker import compile_sagemaker
 from pipelines.compilers.sagemaker_checks import all_steps
+from pipelines.configuration import load_settings
 from pipelines.job_settings import instances
 
 JOBS = {"Training": "TrainingJob", "Processing": "ProcessingJob"}
@@ -118,8 +121,10 @@ def test_conditions_read_files_that_their_steps_put_out(sagemaker_pipeline):
         assert [found["PropertyFileName"] for found in steps[step]["PropertyFiles"]] == [name]
 
 
-def test_a_jobs_texts_are_the_very_configuration_that_was_compiled(dag, sagemaker_pipeline, service):
-    steps = {step["Name"]: step for step in all_steps(sagemaker_pipeline.definition["Steps"])}
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_a_jobs_texts_are_the_very_configuration_that_was_compiled(case, environment, service):
+    dag = compile_dag(case[0], load_settings(environment, case[1]))
+    steps = {step["Name"]: step for step in all_steps(compile_sagemaker(dag).definition["Steps"])}
     for name, task in dag.tasks.items():
         step = steps[name.replace("_", "-")]
         request = substituted(step["Arguments"], steps, service)

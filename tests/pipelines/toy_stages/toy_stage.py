@@ -1,10 +1,15 @@
-"""The toy stages' entry point: `python -m toy_stage STAGE --executor_input JSON`, or `--sagemaker MODE [--set KEY=VALUE...]`."""
+"""The toy stages' entry point, by either way in which an engine starts them:
+
+python -m toy_stage STAGE --executor_input JSON
+python -m toy_stage STAGE --sagemaker MODE [--set KEY=VALUE ...]
+"""
 
 import json
 import os
 import signal
 import sys
 from importlib import import_module
+from pathlib import Path
 
 from components.entrypoints import sagemaker
 from components.entrypoints.execution import execute
@@ -18,9 +23,16 @@ def spec_of(stage: str):
 
 def trouble(stage: str) -> None:
     """What TOY_TROUBLE asks for at this stage: STAGE:kill (the engine dies, so does the stage), STAGE:orphan (the engine
-    dies, the stage goes on), STAGE:interrupt (ctrl-C, then the stage waits to be stopped)."""
+    dies, the stage goes on), STAGE:interrupt (ctrl-C, then the stage waits to be stopped), STAGE:once (an error, unless
+    the file TOY_MARK says that it was had)."""
     where, _, what = os.environ.get("TOY_TROUBLE", "").partition(":")
     if where != stage:
+        return
+    if what == "once":
+        mark = Path(os.environ["TOY_MARK"])
+        if not mark.exists():
+            mark.touch()
+            raise PipelineError(f"{stage} met trouble: try again")
         return
     os.kill(os.getppid(), signal.SIGINT if what == "interrupt" else signal.SIGKILL)
     if what == "kill":
