@@ -1,6 +1,7 @@
 """Toy objects that several tests share."""
 
 import os
+import random
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
@@ -38,3 +39,83 @@ def tiny_policy():
         bos_token_id=None,
     )
     return Policy(model=LlamaForCausalLM(config), tokenizer=tokenizer)
+
+
+@pytest.fixture(scope="session")
+def npc_dataset(tmp_path_factory):
+    """24 training and 8 validation scenarios, three in four of them with a flawless trajectory, sealed."""
+    from components.shared.contracts.records import Split
+    from components.shared.contracts.stage import ArtifactKind
+    from components.shared.storage.artifacts import seal
+    from components.shared.storage.jsonl import write_jsonl
+    from components.shared.trainers.base_trainer import Habits
+    from components.shared.trainers.trainer_factory import create_trainer
+    from components.shared.training.datasets import Dataset, origin
+
+    flawless = Habits(visible=1.0, hidden=1.0, noise=0.0)
+    folder = tmp_path_factory.mktemp("npc") / "dataset"
+    trainer, rng = create_trainer("npc_dialogue", "wrackmere"), random.Random(0)
+    for split, count in ((Split.TRAIN, 24), (Split.VALIDATION, 8), (Split.TEST, 4)):
+        scenarios = list(trainer.scenarios(rng, count, [split]))
+        write_jsonl(folder / "scenarios" / f"{split}.jsonl", scenarios)
+        if split != Split.TEST:
+            answers = [
+                trainer.trajectory(s, trainer.demonstrate(s, rng, flawless), teacher="t", context=(), attempt=1)
+                for s in scenarios[: 3 * count // 4]
+            ]
+            write_jsonl(folder / f"{split}.jsonl", answers)
+    seal(folder, ArtifactKind.DATASET, origin(trainer, "wrackmere"))
+    return Dataset.open(folder)
+
+
+@pytest.fixture(scope="session")
+def npc_policy_folder(npc_dataset, tmp_path_factory):
+    """Folder of a random Llama of width 16 that knows the words and has seen the trajectories a few times."""
+    import torch
+    from tokenizers import Tokenizer, models, pre_tokenizers
+    from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedTokenizerFast
+
+    from components.shared.contracts.records import Split
+    from components.shared.contracts.stage import ArtifactKind
+    from components.shared.storage.artifacts import seal
+    from components.shared.training.policies import Policy, save_policy
+    from components.shared.training.supervised import chosen, collate, completion_logprobs, example, masked_mean
+
+    words = ["<pad>", "<eos>", "<unk>", *sorted(npc_dataset.trainer.vocabulary())]
+    backend = Tokenizer(models.WordLevel({w: i for i, w in enumerate(words)}, unk_token="<unk>"))
+    backend.pre_tokenizer = pre_tokenizers.WhitespaceSplit()
+    tokenizer = PreTrainedTokenizerFast(
+        tokenizer_object=backend, pad_token="<pad>", eos_token="<eos>", unk_token="<unk>", padding_side="left"
+    )
+    torch.manual_seed(0)
+    model = LlamaForCausalLM(
+        LlamaConfig(
+            vocab_size=len(words),
+            hidden_size=16,
+            intermediate_size=32,
+            num_hidden_layers=2,
+            num_attention_heads=2,
+            num_key_value_heads=2,
+            tie_word_embeddings=True,
+            initializer_range=0.1,
+            pad_token_id=0,
+            eos_token_id=1,
+            bos_token_id=None,
+        )
+    )
+    policy = Policy(model=model, tokenizer=tokenizer)
+    rows = [
+        example(policy, t.scenario.prompt, [s.text for s in t.steps], [1.0] * len(t.steps))
+        for t in npc_dataset.trajectories(Split.TRAIN)
+    ]
+    batch, optimizer = collate(rows, 0), torch.optim.AdamW(model.parameters(), lr=2e-2)
+    for _ in range(60):
+        loss = -masked_mean(chosen(completion_logprobs(model, batch), batch), batch.mask_BC)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    folder = tmp_path_factory.mktemp("npc") / "policy"
+    folder.mkdir()
+    save_policy(policy, folder)
+    seal(folder, ArtifactKind.POLICY, {})
+    return folder

@@ -1,6 +1,7 @@
 """Checks of one record by itself, and against the split it claims. Each gives a rule and a reason, or nothing."""
 
-from collections.abc import Mapping
+import hashlib
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 
 from components.shared.collaboration.example_generator import PROTECTED, normalised
@@ -9,6 +10,11 @@ from components.shared.trainers.base_trainer import ModelTypeTrainer
 
 Fault = tuple[str, str]
 """Which rule refuses a record, and why."""
+
+
+def fingerprint(text: str | bytes) -> bytes:
+    """16 bytes that stand for a text."""
+    return hashlib.blake2b(text.encode() if isinstance(text, str) else text, digest_size=16).digest()
 
 
 def scenario_fault(trainer: ModelTypeTrainer, scenario: Scenario) -> Fault | None:
@@ -22,11 +28,9 @@ def scenario_fault(trainer: ModelTypeTrainer, scenario: Scenario) -> Fault | Non
     return None
 
 
-def trajectory_fault(trainer: ModelTypeTrainer, trajectory: Trajectory) -> Fault | None:
-    """What is wrong with a trajectory by itself."""
+def steps_fault(trainer: ModelTypeTrainer, trajectory: Trajectory) -> Fault | None:
+    """What is wrong with a trajectory, its scenario aside."""
     steps = trajectory.steps
-    if fault := scenario_fault(trainer, trajectory.scenario):
-        return fault
     right = trainer.trajectory(trajectory.scenario, steps, teacher="", context=(), attempt=1).id
     if trajectory.id != right:
         return "id", f"trajectory id {trajectory.id!r} is not its content's {right!r}"
@@ -39,29 +43,47 @@ def trajectory_fault(trainer: ModelTypeTrainer, trajectory: Trajectory) -> Fault
     return None
 
 
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Claim:
+    """What a sound scenario claims for itself, as short as it goes."""
+
+    id: str
+    split: Split
+    prompt: bytes
+    """Fingerprint of the normalised prompt."""
+    content: bytes
+    """Fingerprint of the whole scenario."""
+
+    @classmethod
+    def of(cls, scenario: Scenario) -> "Claim":
+        return cls(
+            id=scenario.id,
+            split=scenario.split,
+            prompt=fingerprint(normalised(scenario.prompt)),
+            content=fingerprint(scenario.model_dump_json()),
+        )
+
+
 @dataclass(frozen=True)
 class Holdout:
     """Which split each prompt and scenario belongs to; where several claim one, the most protected has it."""
 
-    prompts: Mapping[str, Split]
+    prompts: Mapping[bytes, Split]
     ids: Mapping[str, Split]
 
     @classmethod
-    def of(cls, scenarios: list[Scenario]) -> "Holdout":
+    def of(cls, claims: Iterable[Claim]) -> "Holdout":
         """The claims of these scenarios, whose splits are right."""
-        prompts: dict[str, Split] = {}
+        prompts: dict[bytes, Split] = {}
         ids: dict[str, Split] = {}
-        for scenario in sorted(scenarios, key=lambda s: PROTECTED.index(s.split)):
-            prompts.setdefault(normalised(scenario.prompt), scenario.split)
-            ids.setdefault(scenario.id, scenario.split)
+        for claim in sorted(claims, key=lambda claim: PROTECTED.index(claim.split)):
+            prompts.setdefault(claim.prompt, claim.split)
+            ids.setdefault(claim.id, claim.split)
         return cls(prompts, ids)
 
-    def fault(self, scenario: Scenario) -> Fault | None:
+    def fault(self, claim: Claim) -> Fault | None:
         """Whether a scenario repeats one that a more protected split holds."""
-        for what, owner in (
-            ("prompt", self.prompts.get(normalised(scenario.prompt))),
-            ("scenario id", self.ids.get(scenario.id)),
-        ):
-            if owner and PROTECTED.index(owner) < PROTECTED.index(scenario.split):
-                return "contamination", f"{scenario.split} repeats a {what} of {owner}"
+        for what, owner in (("prompt", self.prompts.get(claim.prompt)), ("scenario id", self.ids.get(claim.id))):
+            if owner and PROTECTED.index(owner) < PROTECTED.index(claim.split):
+                return "contamination", f"{claim.split} repeats a {what} of {owner}"
         return None

@@ -1,184 +1,127 @@
 """Decide, record by record, what may be trained on and what may only be tested on."""
 
+import itertools
 import json
-from collections import Counter
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
 from pydantic import JsonValue
 
-from components.data_validation.checks import Holdout, scenario_fault, trajectory_fault
-from components.data_validation.duplicates import Row, split_duplicates
+from components.data_validation.decide import check_balance, check_drift, decide
+from components.data_validation.examine import TAUGHT, Examiner, Scenarios, Trajectories
+from components.data_validation.findings import Findings, find
+from components.data_validation.intake import counted, raw_lines, shards
+from components.data_validation.report import write_report
 from components.data_validation.spec import SPEC, DataValidationConfig
-from components.data_validation.summary import as_markdown
-from components.shared.collaboration.example_generator import normalised
-from components.shared.contracts.errors import GateError, PipelineError
-from components.shared.contracts.records import Rejected, Scenario, Split, Trajectory
+from components.data_validation.spool import Refusals, Spool, merged
+from components.shared.contracts.errors import GateError
+from components.shared.contracts.records import Rejected, Split
 from components.shared.contracts.stage import Report
-from components.shared.performance.performance_tracker import PerformanceTracker, progress
+from components.shared.performance.performance_tracker import progress
 from components.shared.storage.artifacts import canonical_json, read_manifest, write_text
-from components.shared.storage.jsonl import write_jsonl
-from components.shared.storage.quarantine import lines, refuse, sift
-from components.shared.trainers.base_trainer import ModelTypeTrainer
+from components.shared.storage.quarantine import refuse, sift
 from components.shared.training.datasets import origin, recreate_trainer
 
-READ = 5
-"""Refused records that a person reads in the report."""
-TAUGHT = (Split.TRAIN, Split.VALIDATION)
-
-
-@dataclass
-class Sifted:
-    """One file's lines, decided: kept ones by split, refused ones with their reason."""
-
-    read: int = 0
-    kept: dict[Split, list[bytes]] = field(default_factory=lambda: {split: [] for split in Split})
-    refused: list[Rejected] = field(default_factory=list)
-
-    @property
-    def counts(self) -> dict[str, int]:
-        """Raises PipelineError where a record was lost or made."""
-        kept, quarantined = sum(map(len, self.kept.values())), len(self.refused)
-        if kept + quarantined != self.read:
-            raise PipelineError(f"{kept} kept and {quarantined} refused of {self.read} read: data_validation lost some")
-        return {"read": self.read, "kept": kept, "quarantined": quarantined}
-
-    def refuse(self, line: bytes, rule: str, reason: str) -> None:
-        self.refused.append(refuse(line, SPEC.name, rule, reason))
+WORK = "work"
+"""Folder of the dataset's that holds spools while the stage runs."""
 
 
 def run(config: DataValidationConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
     """Write the data set, its quarantine and the counts; stop the night where too little or too much is wrong."""
-    source, folder = inputs["verified"], outputs["dataset"]
+    source, work = inputs["verified"], outputs["dataset"] / WORK
     metadata = read_manifest(source).metadata
-    trainer = recreate_trainer(metadata)
-    scenarios, known = sift_scenarios(trainer, lines(source / "scenarios.jsonl"))
-    trajectories = sift_trajectories(trainer, list(lines(source / "trajectories.jsonl")), known, config.near_duplicate)
-    carried = [sift(line, Rejected, SPEC.name) for line in lines(source / "quarantine.jsonl")]
-    refused = sorted([*trajectories.refused, *scenarios.refused], key=Rejected.model_dump_json)
-    counts = summarise(scenarios, trajectories, carried)
-    admit(config, scenarios, trajectories, counts)
+    examiner = Examiner(config, recreate_trainer(metadata))
+    scenarios = examiner.scenarios(raw_lines(shards(source, "scenarios"), config.caps), work)
+    files = shards(source, "trajectories")
+    lines = raw_lines(files, config.caps)
+    if total := counted(files):
+        lines = progress(lines, "data validation", total)
+    trajectories = examiner.trajectories(lines, scenarios, work)
+    return finish(examiner, scenarios, [trajectories], source, outputs)
+
+
+def finish(
+    examiner: Examiner,
+    scenarios: Scenarios,
+    trajectories: Sequence[Trajectories],
+    source: Path,
+    outputs: Mapping[str, Path],
+) -> Report:
+    """Judge what the shards found, and write what the stage writes; `source` is the artifact they came from.
+
+    Shards are given in the order of the numbers that their rows have.
+    """
+    config, trainer, folder = examiner.config, examiner.trainer, outputs["dataset"]
+    decision = decide(config, [row for shard in trajectories for row in shard.rows])
+    late = Refusals(Spool(folder / WORK / "late.refused.jsonl"))
+    for row, rule, reason in decision.gone:
+        late.add(refuse(trajectories[row.shard].spool.read(row.place), SPEC.name, rule, reason))
+    refused = [scenarios.refused, *(shard.refused for shard in trajectories), late]
+    carried = list(carry(source, config))
+    findings = find(trainer.name, scenarios, trajectories, decision, refused, carried)
+    admit(config, findings)
 
     for split in Split:
-        write_lines(folder / "scenarios" / f"{split}.jsonl", scenarios.kept[split])
+        kept = scenarios.spool.read_all(scenarios.kept[split])
+        write_lines(folder / "scenarios" / f"{split}.jsonl", kept)
     for split in TAUGHT:
-        write_lines(folder / f"{split}.jsonl", trajectories.kept[split])
-    write_jsonl(folder / "quarantine.jsonl", [*carried, *refused])
-    write_text(folder / "validation.json", json.dumps(counts, indent=1) + "\n")
-    write_text(outputs["report"] / "summary.md", as_markdown(trainer.name, counts, refused[:READ]))
-    tracker = PerformanceTracker(outputs["report"])
-    for rejected in refused[:READ]:
-        tracker.sample(0, rule=rejected.rule, reason=rejected.reason, record=rejected.record)
-    sizes = {f"{split}_trajectories": len(trajectories.kept[split]) for split in TAUGHT}
-    sizes |= {f"{split}_scenarios": len(scenarios.kept[split]) for split in Split}
-    return Report(
-        stage=SPEC.name,
-        summary=f"{sizes['train_trajectories']} trajectories to train on, {sizes['test_scenarios']} held-out scenarios; "
-        f"{len(refused)} records refused here",
-        metrics={name: float(size) for name, size in sizes.items()} | {"refused": float(len(refused))},
-        details=counts,
-        artifacts={"dataset": {**origin(trainer, str(metadata["world"])), "counts": dict(sizes)}},
-    )
+        kept = (trajectories[row.shard].spool.read(row.place) for row in decision.of_split(split))
+        write_lines(folder / f"{split}.jsonl", kept)
+    earlier = (rejected.model_dump_json().encode() for rejected in carried)
+    write_lines(folder / "quarantine.jsonl", itertools.chain(earlier, merged(refused)))
+    write_text(folder / "validation.json", json.dumps(findings.counts, indent=1) + "\n")
+    write_text(folder / "profile.json", decision.profile.model_dump_json(indent=1) + "\n")
+    write_report(outputs["report"], findings)
+    shutil.rmtree(folder / WORK)
+    return report_of(findings, origin(trainer, str(read_manifest(source).metadata["world"])))
 
 
-def sift_scenarios(trainer: ModelTypeTrainer, source: Iterable[bytes]) -> tuple[Sifted, dict[str, Scenario]]:
-    """The scenarios' fate, and those kept by id."""
-    sifted = Sifted()
-    sound: list[tuple[bytes, Scenario]] = []
-    for line in source:
-        sifted.read += 1
-        scenario = sift(line, Scenario, SPEC.name)
-        if isinstance(scenario, Rejected):
-            sifted.refused.append(scenario)
-        elif fault := scenario_fault(trainer, scenario):
-            sifted.refuse(line, *fault)
-        else:
-            sound.append((line, scenario))
-    holdout = Holdout.of([scenario for _, scenario in sound])
-    known: dict[str, Scenario] = {}
-    prompts: set[str] = set()
-    for line, scenario in sorted(sound, key=lambda pair: (pair[1].id, pair[0])):
-        if fault := holdout.fault(scenario):
-            sifted.refuse(line, *fault)
-        elif scenario.id in known or normalised(scenario.prompt) in prompts:
-            sifted.refuse(line, "duplicate", f"scenario {scenario.id} repeats another's id or prompt")
-        else:
-            known[scenario.id] = scenario
-            prompts.add(normalised(scenario.prompt))
-            sifted.kept[scenario.split].append(line)
-    return sifted, known
+def carry(source: Path, config: DataValidationConfig) -> Iterator[Rejected]:
+    """What earlier stages refused, as they left it; a line that is no refusal is refused here."""
+    for line in raw_lines(shards(source, "quarantine"), config.caps):
+        yield line if isinstance(line, Rejected) else sift(line, Rejected, SPEC.name)
 
 
-def sift_trajectories(
-    trainer: ModelTypeTrainer, source: list[bytes], known: Mapping[str, Scenario], near: float
-) -> Sifted:
-    """The trajectories' fate, given the scenarios that were kept."""
-    sifted = Sifted(read=len(source))
-    holdout = Holdout.of(list(known.values()))
-    rows: list[Row] = []
-    for line in progress(source, "data validation"):
-        trajectory = sift(line, Trajectory, SPEC.name)
-        if isinstance(trajectory, Rejected):
-            sifted.refused.append(trajectory)
-            continue
-        scenario = trajectory.scenario
-        fault = trajectory_fault(trainer, trajectory) or holdout.fault(scenario)
-        if not fault and scenario.split not in TAUGHT:
-            fault = "contamination", f"a worked answer to a {scenario.split} scenario"
-        if not fault and known.get(scenario.id) != scenario:
-            fault = "unknown_scenario", f"scenario {scenario.id} is not the one kept under that id"
-        if fault:
-            sifted.refuse(line, *fault)
-        else:
-            rows.append(as_row(trainer, line, trajectory))
-    kept, gone = split_duplicates(rows, near)
-    for row, rule, reason in gone:
-        sifted.refuse(row.line, rule, reason)
-    for row in kept:
-        sifted.kept[known[row.scenario].split].append(row.line)
-    return sifted
-
-
-def as_row(trainer: ModelTypeTrainer, line: bytes, trajectory: Trajectory) -> Row:
-    return Row(
-        line=line,
-        id=trajectory.id,
-        scenario=trajectory.scenario.id,
-        prompt=normalised(trajectory.scenario.prompt),
-        completion=normalised(trainer.completion(trajectory.steps)),
-        score=trajectory.verdict.score if trajectory.verdict else 0.0,
-    )
-
-
-def summarise(scenarios: Sifted, trajectories: Sifted, carried: list[Rejected]) -> dict[str, JsonValue]:
-    """Counts by file, by split and by rule."""
-    rules = Counter(r.rule for r in (*scenarios.refused, *trajectories.refused))
-    earlier = Counter(f"{r.stage}/{r.rule}" for r in carried)
-    return {
-        "scenarios": {**scenarios.counts, **{str(s): len(kept) for s, kept in scenarios.kept.items()}},
-        "trajectories": {**trajectories.counts, **{str(s): len(trajectories.kept[s]) for s in TAUGHT}},
-        "rules": dict(sorted(rules.items())),
-        "carried": dict(sorted(earlier.items())),
-    }
-
-
-def admit(config: DataValidationConfig, scenarios: Sifted, trajectories: Sifted, counts: dict[str, JsonValue]) -> None:
-    """Raise GateError where the data set is too small, or its source too bad, to train on."""
+def admit(config: DataValidationConfig, findings: Findings) -> None:
+    """Raise GateError where the data set is too small, leans or has drifted too far, or its source is too bad."""
+    counts = findings.counts
     rules = f"refused by rule: {canonical_json(counts['rules'])}"
-    for what, sifted in (("trajectories", trajectories), ("scenarios", scenarios)):
-        share = len(sifted.refused) / sifted.read if sifted.read else 0.0
+    for what in ("trajectories", "scenarios"):
+        read, quarantined = counts[what]["read"], counts[what]["quarantined"]
+        share = quarantined / read if read else 0.0
         if share > config.max_quarantined:
             raise GateError(
-                f"{share:.0%} of {sifted.read} {what} refused, more than max_quarantined = "
+                f"{share:.0%} of {read} {what} refused, more than max_quarantined = "
                 f"{config.max_quarantined:.0%}: mend their source ({rules})"
             )
     for field_name, found, what in (
-        ("min_train", len(trajectories.kept[Split.TRAIN]), "training trajectories"),
-        ("min_test", len(scenarios.kept[Split.TEST]), "held-out scenarios"),
+        ("min_train", counts["trajectories"][Split.TRAIN], "training trajectories"),
+        ("min_test", counts["scenarios"][Split.TEST], "held-out scenarios"),
     ):
         if found < (needed := getattr(config, field_name)):
             raise GateError(f"{found} {what}, {field_name} = {needed} needed: generate more scenarios ({rules})")
+    check_balance(counts["classes"], config.max_class_share)
+    findings.warnings.extend(check_drift(findings.drift, config.drift.warn, config.drift.block))
+
+
+def report_of(findings: Findings, metadata: dict[str, JsonValue]) -> Report:
+    """The stage's report, and what the dataset's manifest says."""
+    counts = findings.counts
+    sizes = {f"{split}_trajectories": counts["trajectories"][split] for split in TAUGHT}
+    sizes |= {f"{split}_scenarios": counts["scenarios"][split] for split in Split}
+    refused = sum(counts["rules"].values())
+    warned = f"; warned: {'; '.join(findings.warnings)}" if findings.warnings else ""
+    return Report(
+        stage=SPEC.name,
+        summary=f"{sizes['train_trajectories']} trajectories to train on, {sizes['test_scenarios']} held-out scenarios; "
+        f"{refused} records refused here{warned}",
+        metrics={name: float(size) for name, size in sizes.items()}
+        | {"refused": float(refused)}
+        | {f"psi_{name}": moved.index for name, moved in findings.drift.items()},
+        details=counts,
+        artifacts={"dataset": {**metadata, "counts": dict(sizes)}},
+    )
 
 
 def write_lines(path: Path, records: Iterable[bytes]) -> None:

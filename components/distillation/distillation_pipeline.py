@@ -11,6 +11,7 @@ to mend its own slips.
 from collections.abc import Sequence
 from itertools import islice
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import torch
 from datasets import Dataset as Rows
@@ -18,13 +19,19 @@ from trl import DistillationConfig as TRLConfig
 from trl import DistillationTrainer
 
 from components.distillation.spec import DistillationConfig
+from components.shared.contracts.environment import Strategy
 from components.shared.contracts.records import Scenario
 from components.shared.performance.performance_tracker import PerformanceTracker, progress
 from components.shared.training.batches import batches
+from components.shared.training.checkpoints import Checkpoints
+from components.shared.training.distributed.learner import Learner, create_learner
+from components.shared.training.distributed.settings import AdamWSettings
+from components.shared.training.distributed.world import World
 from components.shared.training.divergence import full_kl
+from components.shared.training.exact_resume import ExactResume
 from components.shared.training.policies import Policy
 from components.shared.training.rollouts import complete
-from components.shared.training.supervised import collate, completion_logprobs, example, masked_mean
+from components.shared.training.supervised import Example, collate, completion_logprobs, example, masked_mean
 from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
 
 JENSEN_SHANNON = 0.5
@@ -37,30 +44,50 @@ def warm_up(
     max_tokens: int,
     config: DistillationConfig,
     tracker: PerformanceTracker,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train `student` in place by forward KL on one sampled answer of the teacher to each scenario."""
-    prompts = [s.prompt for s in scenarios]
-    answers = complete(teacher, prompts, max_tokens=max_tokens, temperature=config.temperature)
-    rows = [example(student, p, [a], [1.0]) for p, a in zip(prompts, answers, strict=True) if a]
-    pad_id = student.tokenizer.pad_token_id
-    optimizer = torch.optim.AdamW(
-        student.model.parameters(), lr=config.learning_rate, betas=(0.9, 0.98), weight_decay=0.01
-    )
-    order = islice(batches(len(rows), config.batch_size, config.seed), config.warmup_steps)
-    student.model.train()
-    for step, indices in enumerate(progress(order, f"warm-up {config.tier}", total=config.warmup_steps)):
-        batch = collate([rows[i] for i in indices], pad_id)
-        with torch.no_grad():
-            target = completion_logprobs(teacher.model, batch, config.temperature)
-        divergence = full_kl(target, completion_logprobs(student.model, batch, config.temperature))
-        loss = masked_mean(divergence, batch.mask_BC)
-        optimizer.zero_grad()
-        loss.backward()
-        norm = torch.nn.utils.clip_grad_norm_(student.model.parameters(), 1.0)
-        for group in optimizer.param_groups:
-            group["lr"] = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.6 * step / config.warmup_steps)
-        optimizer.step()
-        tracker.log(step, forward_kl=loss.item(), grad_norm=norm.item())
+    checkpoints = checkpoints or Checkpoints(folder=None)
+    learner = create_learner(student.model, Strategy.SINGLE, World(), AdamWSettings())
+    with checkpoints:
+        saved = checkpoints.resume()
+        done, answers = 0, None
+        if saved is not None:
+            done, answers = saved.step, saved.common["answers"]
+            learner.restore(saved.common["learner"])
+            tracker.restore(saved.common["tracker"])
+        prompts = [s.prompt for s in scenarios]
+        answers = answers or complete(teacher, prompts, max_tokens=max_tokens, temperature=config.temperature)
+        rows = [example(student, p, [a], [1.0]) for p, a in zip(prompts, answers, strict=True) if a]
+
+        def state() -> dict[str, Any]:
+            return {"learner": learner.state(), "tracker": tracker.state(), "answers": answers}
+
+        order = islice(batches(len(rows), config.batch_size, config.seed, done), config.warmup_steps - done)
+        student.model.train()
+        for indices in progress(order, f"warm-up {config.tier}", total=config.warmup_steps, done=done):
+            measured = match_teacher(learner, teacher, [rows[i] for i in indices], config, done)
+            tracker.log(done, **measured)
+            done += 1
+            checkpoints.after_step(done, state)
+        checkpoints.save(done, state)
+
+
+def match_teacher(
+    learner: Learner, teacher: Policy, rows: Sequence[Example], config: DistillationConfig, step: int
+) -> dict[str, float]:
+    """One update by forward KL to the teacher on the rows; returns what it measured before the update."""
+    batch = collate(rows, teacher.tokenizer.pad_token_id)
+    with torch.no_grad():
+        target = completion_logprobs(teacher.model, batch, config.temperature)
+    divergence = full_kl(target, completion_logprobs(learner.model, batch, config.temperature))
+    loss = masked_mean(divergence, batch.mask_BC)
+    rate = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.6 * step / config.warmup_steps)
+    return {"forward_kl": loss.item(), "grad_norm": learner.step(loss, rate)}
+
+
+class OnPolicyTrainer(ExactResume, DistillationTrainer):
+    """TRL's trainer, resumed bit for bit."""
 
 
 def on_policy(
@@ -70,6 +97,7 @@ def on_policy(
     max_tokens: int,
     config: DistillationConfig,
     tracker: PerformanceTracker,
+    checkpoints: Checkpoints | None = None,
 ) -> None:
     """Train `student` in place on its own answers."""
     if config.onpolicy_steps == 0:
@@ -89,7 +117,7 @@ def on_policy(
             temperature=config.temperature,
             beta=JENSEN_SHANNON,
         )
-        trainer = DistillationTrainer(
+        trainer = OnPolicyTrainer(
             model=student.model,
             teacher_model=teacher.model,
             args=settings,
@@ -97,4 +125,5 @@ def on_policy(
             processing_class=student.tokenizer,
             callbacks=[recorder],
         )
+        trainer.resume_with(checkpoints, {"tracker": tracker, "recorder": recorder})
         train_quietly(trainer)

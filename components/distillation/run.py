@@ -12,7 +12,9 @@ from components.shared.contracts.stage import Report
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.samples import sample_rollouts
 from components.shared.performance.scoring import Scores, describe, score_policy
+from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
+from components.shared.training.distributed.world import World
 from components.shared.training.policies import Policy, deterministic, load_policy, parameter_count, save_policy
 
 
@@ -29,8 +31,9 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
     teacher.model.eval().requires_grad_(False)
     budget = dataset.max_tokens(student.tokenizer)
     tracker = PerformanceTracker(outputs["report"])
-    warm_up(student, teacher, scenarios, budget, config, tracker)
-    on_policy(student, teacher, scenarios, budget, config, tracker)
+    warm, own = (Checkpoints.of_stage(SPEC, config, inputs, World(), part=part) for part in ("warm-up", "on-policy"))
+    warm_up(student, teacher, scenarios, budget, config, tracker, warm)
+    on_policy(student, teacher, scenarios, budget, config, tracker, own)
     sample_rollouts(student, dataset, tracker, step=config.warmup_steps + config.onpolicy_steps)
     save_policy(student, outputs["policy"])
     scores = score_roles(config, dataset, {**inputs, "student": outputs["policy"]})

@@ -9,9 +9,12 @@ from typing import Any
 from components.evaluation.spec import SPEC, EvaluationConfig
 from components.shared.contracts.records import Scenario, Split
 from components.shared.contracts.stage import Report
+from components.shared.contracts.weakness import ANSWERS, WEAKNESSES
 from components.shared.performance.performance_tracker import PerformanceTracker, progress
 from components.shared.performance.scoring import Criterion, Scores, describe, gain_interval, gate, score_policy
-from components.shared.storage.artifacts import MANIFEST, read_manifest
+from components.shared.performance.weakness_detector import detect, evaluated
+from components.shared.storage.artifacts import MANIFEST, read_manifest, write_text
+from components.shared.storage.jsonl import write_jsonl
 from components.shared.training.datasets import Dataset
 from components.shared.training.policies import deterministic
 
@@ -36,6 +39,12 @@ def run(config: EvaluationConfig, inputs: Mapping[str, Path], outputs: Mapping[s
         inputs[accepted], outputs["accepted_policy"], dirs_exist_ok=True, ignore=shutil.ignore_patterns(MANIFEST)
     )
     write_samples(outputs["report"], scenarios, scores)
+    answers = evaluated(scenarios, scores)
+    found = detect(
+        answers, model_type=dataset.trainer.name, policy=digests["candidate"], role="candidate", accepted="champion"
+    )
+    write_jsonl(outputs["report"] / ANSWERS, answers)
+    write_text(outputs["report"] / WEAKNESSES, found.model_dump_json(indent=1) + "\n")
     details: dict[str, Any] = {
         "policies": {role: describe(scores[role], **options) for role in ROLES},
         "gains": {role: interval.model_dump() for role, interval in gains.items()},
@@ -45,6 +54,8 @@ def run(config: EvaluationConfig, inputs: Mapping[str, Path], outputs: Mapping[s
         "accepted": accepted,
         "disagreement": {role: disagreement(scores[role]) for role in ROLES},
         "faults": {role: count_faults(scores[role]) for role in ROLES},
+        "weaknesses": [weakness.name for weakness in found.weaknesses],
+        "degraded": [degradation.name for degradation in found.degraded],
     }
     return Report(
         stage=SPEC.name,

@@ -1,47 +1,84 @@
-"""RLVR on TRL's GRPOTrainer: group z-scored outcome rewards, clipped, with a KL penalty to the frozen SRL policy.
+"""RLVR: outcome rewards, anchored to the frozen SRL policy.
 
-GRPO as in arXiv 2402.03300. TRL loads the reference from the policy's path, not from the object in memory: it is given the
-SRL policy's folder, so that what it anchors to cannot move. Rewards are the model type's own, in [0, 1].
+TRL loads the reference from the policy's path, not from the object in memory: it is given the SRL policy's folder, so that
+what it anchors to cannot move. Rewards are the model type's own, in [0, 1].
 """
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 from datasets import Dataset as Rows
-from trl import GRPOConfig, GRPOTrainer
 
-from components.rlvr.spec import RLVRConfig
-from components.shared.contracts.records import Scenario
+from components.rlvr.hints import hints, scenario_row
+from components.rlvr.ppo_trainer import PPOTrainer, attach_value_head, detach_value_head
+from components.rlvr.spec import RLVRConfig, RolloutEngine
+from components.rlvr.watch import RewardWatch
+from components.shared.contracts.records import Scenario, Split
 from components.shared.performance.performance_tracker import PerformanceTracker
+from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
+from components.shared.training.grpo.algorithms import Update, arguments
+from components.shared.training.grpo.kl_guard import KLGuard, KLProbe
+from components.shared.training.grpo.policy_optimizer import PolicyOptimizer
+from components.shared.training.grpo.settings import Algorithm, KLSettings
 from components.shared.training.policies import Policy
-from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
+from components.shared.training.trl_adapter import CurveRecorder, train_quietly
 
 CURVES = {
     "reward": "reward",
     "reward_std": "reward_std",
     "frac_reward_zero_std": "zero_variance_groups",
+    "sampling/reward": "rollout_reward",
+    "sampling/kept": "kept_groups",
+    "sampling/rollouts_per_useful": "rollouts_per_kept_group",
+    "sampling/skipped": "prompts_skipped",
+    "sampling/hinted": "groups_hinted",
     "kl": "kl",
+    "guard/kl": "kl_probe",
+    "guard/beta": "beta",
+    "guard/refused": "updates_refused",
     "loss": "policy_loss",
+    "ppo/value_loss": "value_loss",
+    "ppo/explained_variance": "explained_variance",
     "entropy": "entropy",
     "grad_norm": "grad_norm",
     "completions/mean_length": "completion_tokens",
     "completions/clipped_ratio": "truncated",
     "clip_ratio/region_mean": "clip_fraction",
+    "cispo_clip_ratio": "clip_fraction",
 }
-"""TRL's names for what is recorded, and ours."""
+"""TRL's names and ours of what is recorded, each where there is such a thing."""
+VLLM = {
+    "use_vllm": True,
+    "vllm_importance_sampling_correction": True,
+    "vllm_importance_sampling_mode": "token_truncate",
+    "vllm_importance_sampling_clip_max": 2.0,
+}
+"""Truncated importance sampling between what vLLM sampled from and what is trained."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class RLVRResult:
-    """Means over the first and the last tenth of the updates; KL is k3 to the SRL policy, nats per token."""
+    """Means over the first and the last tenth of the updates. KL is to the SRL policy, in nats per token."""
 
+    updates: int
+    """Accepted updates."""
+    refused: int
+    reason: str
+    """`done`, or `kl_ceiling` where updates were refused `kl.patience` times in a row."""
     first_reward: float
     last_reward: float
     last_kl: float
+    """By k3, on the rollouts."""
     highest_kl: float
+    """By k3, on the rollouts."""
+    highest_probe_kl: float
+    """Full-vocabulary, on the probe, after an accepted update: below `kl.ceiling`."""
+    alerts: tuple[str, ...]
+    """One line for each thing that the watch found."""
 
 
 class Outcome:
@@ -53,59 +90,119 @@ class Outcome:
         self._dataset = dataset
         self._scenarios = scenarios
 
-    def __call__(self, completions: list[str], index: list[int], **_) -> list[float]:
+    def __call__(self, completions: list[str], index: list[int], hint: list[str], **_) -> list[float]:
         return [
-            self._dataset.trainer.reward(self._scenarios[i], text.strip()).total
-            for i, text in zip(index, completions, strict=True)
+            self._dataset.trainer.reward(self._scenarios[i], f"{given} {text}".strip()).total
+            for i, given, text in zip(index, hint, completions, strict=True)
         ]
 
 
 def train(
     policy: Policy,
+    reference: Policy,
     anchor: Path,
     dataset: Dataset,
     scenarios: Sequence[Scenario],
     config: RLVRConfig,
     tracker: PerformanceTracker,
+    checkpoints: Checkpoints | None = None,
 ) -> RLVRResult:
-    """Train `policy` in place; `anchor` is the folder of the SRL policy, the frozen reference."""
+    """Train `policy` in place, from its newest checkpoint where there is one.
+
+    `anchor` is the folder of the SRL policy and `reference` the same, loaded: neither moves.
+    """
     recorder = CurveRecorder(tracker, "rlvr", config.steps, CURVES)
+    held_out = list(dataset.scenarios(Split.VALIDATION))
+    max_tokens = dataset.max_tokens(policy.tokenizer)
+    probe = KLProbe(reference, [s.prompt for s in held_out[: config.kl.probe_prompts]], max_tokens)
+    guard = KLGuard(probe, config.kl, config.beta)
+    watch = RewardWatch(policy, dataset.trainer, held_out[: config.watch.prompts], max_tokens, config.watch, tracker)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
+    if config.algorithm == Algorithm.PPO:
+        attach_value_head(policy.model)
     with TemporaryDirectory() as scratch:
-        trainer = GRPOTrainer(
+        trainer = optimizer_class(config)(
             model=policy.model,
             reward_funcs=[Outcome(dataset, scenarios)],
-            args=arguments(config, dataset.max_tokens(policy.tokenizer), scratch),
-            train_dataset=Rows.from_list([{"prompt": s.prompt, "index": i} for i, s in enumerate(scenarios)]),
+            args=trl_arguments(config, max_tokens, scratch),
+            train_dataset=Rows.from_list([dict(scenario_row(s, i)) for i, s in enumerate(scenarios)]),
             processing_class=policy.tokenizer,
-            callbacks=[recorder],
+            callbacks=[recorder, watch],
+            sampling=config.sampling,
+            scoring=config.scoring,
+            guard=guard,
+            hint=hints(scenarios, dataset.trajectories(Split.TRAIN), config.hints.steps_share),
+            max_hinted=int(config.hints.max_share * config.prompts_per_step),
+            **({"ppo": config.ppo} if config.algorithm == Algorithm.PPO else {}),
         )
+        trainer.resume_with(checkpoints, {"tracker": tracker, "curves": recorder, "watch": watch})
         train_quietly(trainer)
-    rewards = [values["reward"] for values in recorder.curves]
-    kls = [values["kl"] for values in recorder.curves]
+    if config.algorithm == Algorithm.PPO:
+        detach_value_head(policy.model)
+    return summarize(recorder.curves, guard, [*watch.alerts, *kl_alerts(recorder.curves, guard, config.kl)])
+
+
+def optimizer_class(config: RLVRConfig) -> type[PolicyOptimizer]:
+    """The trainer of the algorithm."""
+    return PPOTrainer if config.algorithm == Algorithm.PPO else PolicyOptimizer
+
+
+def trl_arguments(config: RLVRConfig, max_tokens: int, scratch: str) -> Any:
+    """TRL's settings for the configuration."""
+    update = Update(
+        algorithm=config.algorithm,
+        steps=config.steps,
+        seed=config.seed,
+        prompts=config.prompts_per_step,
+        group_size=config.group_size,
+        max_tokens=max_tokens,
+        learning_rate=config.learning_rate,
+        max_grad_norm=config.max_grad_norm,
+        beta=config.beta,
+        temperature=config.temperature,
+        clip_epsilon=config.clip_epsilon,
+        accumulation=config.accumulation,
+        updates_per_rollout=config.updates_per_rollout,
+        iterations=config.iterations,
+        entropy_weight=config.ppo.entropy_weight if config.algorithm == Algorithm.PPO else 0.0,
+    )
+    engines = {
+        RolloutEngine.TRANSFORMERS: {},
+        RolloutEngine.VLLM_COLOCATE: VLLM | {"vllm_mode": "colocate"},
+        RolloutEngine.VLLM_SERVER: VLLM | {"vllm_mode": "server", "vllm_server_base_url": config.vllm_url},
+    }
+    return arguments(update, scratch, **engines[config.rollouts])
+
+
+def kl_alerts(curves: Sequence[dict[str, float]], guard: KLGuard, settings: KLSettings) -> list[str]:
+    """A line where updates were refused, and one where the rollouts' own KL went past the ceiling that the probe keeps."""
+    lines = []
+    if guard.controller.refused:
+        lines.append(
+            f"{guard.controller.refused} updates undone at the KL ceiling of {settings.ceiling} nats per token"
+        )
+    highest = max(values["kl"] for values in curves)
+    if highest >= settings.ceiling:
+        lines.append(
+            f"KL on rollouts reached {highest:.3f} nats per token, the probe's {guard.controller.highest_accepted:.3f}"
+        )
+    return lines
+
+
+def summarize(curves: Sequence[dict[str, float]], guard: KLGuard, alerts: Sequence[str]) -> RLVRResult:
+    """The result of a run from its curves, an entry an update, the last one refused where the ceiling ended it."""
+    rewards = [values["rollout_reward"] for values in curves]
+    kls = [values["kl"] for values in curves]
     tenth = max(1, len(rewards) // 10)
+    ended_early = guard.controller.exhausted
     return RLVRResult(
+        updates=len(curves) - ended_early,
+        refused=guard.controller.refused,
+        reason="kl_ceiling" if ended_early else "done",
         first_reward=sum(rewards[:tenth]) / tenth,
         last_reward=sum(rewards[-tenth:]) / tenth,
         last_kl=sum(kls[-tenth:]) / tenth,
         highest_kl=max(kls),
-    )
-
-
-def arguments(config: RLVRConfig, max_tokens: int, scratch: str) -> GRPOConfig:
-    """TRL's settings for GRPO on whole groups, one update a generation."""
-    return GRPOConfig(
-        **common_arguments(scratch, config.steps, config.seed),
-        per_device_train_batch_size=config.prompts_per_step * config.group_size,
-        num_generations=config.group_size,
-        max_completion_length=max_tokens,
-        learning_rate=config.learning_rate,
-        lr_scheduler_type="constant",
-        weight_decay=0.0,
-        adam_beta2=0.95,
-        max_grad_norm=config.max_grad_norm,
-        beta=config.beta,
-        epsilon=config.clip_epsilon,
-        loss_type="grpo",
-        temperature=config.temperature,
+        highest_probe_kl=guard.controller.highest_accepted,
+        alerts=tuple(alerts),
     )

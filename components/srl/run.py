@@ -9,10 +9,16 @@ from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.samples import sample_rollouts
+from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
+from components.shared.training.distributed.launch import strategy_of_job
+from components.shared.training.distributed.learner import create_learner
+from components.shared.training.distributed.spreading import spread_frozen
+from components.shared.training.distributed.world import joined
 from components.shared.training.policies import deterministic, load_policy, save_policy
-from components.srl.spec import SPEC, SRLConfig
-from components.srl.srl_trainer import train
+from components.srl import similarity_trainer
+from components.srl.spec import SPEC, Reading, SRLConfig
+from components.srl.srl_trainer import SRLResult, optimizer_settings, train
 
 
 def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
@@ -27,11 +33,23 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         raise PipelineError(
             f"srl: {len(rows)} training and {len(probe)} validation trajectories: generate more of both"
         )
-    policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
-    tracker = PerformanceTracker(outputs["report"])
-    result = train(policy, reference, rows, probe, config, tracker)
-    sample_rollouts(policy, dataset, tracker, step=result.updates)
-    save_policy(policy, outputs["policy"])
+    with joined() as world:
+        policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
+        tracker = PerformanceTracker(outputs["report"])
+        checkpoints = Checkpoints.of_stage(SPEC, config, inputs, world)
+        if config.reading == Reading.SIMILARITY:
+            weights = None
+            result: similarity_trainer.SimilarityResult | SRLResult = similarity_trainer.train(
+                policy, reference, inputs["policy"], dataset, config, tracker, checkpoints
+            )
+        else:
+            strategy = strategy_of_job()
+            learner = create_learner(policy.model, strategy, world, optimizer_settings(config))
+            spread_frozen(reference.model, strategy, world)
+            result = train(policy, reference, rows, probe, config, tracker, learner, checkpoints)
+            weights = learner.weights()
+        sample_rollouts(policy, dataset, tracker, step=result.updates)
+        save_policy(policy, outputs["policy"], weights)
     return Report(
         stage=SPEC.name,
         summary=f"{result.updates} updates on {len(rows)} trajectories, highest KL {result.highest_kl:.3f}, {result.reason}",

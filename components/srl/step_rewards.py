@@ -10,7 +10,6 @@ alike, so a floor is subtracted and the rest stretched over [0, 1].
 """
 
 from collections.abc import Mapping
-from enum import StrEnum
 
 from cdifflib import CSequenceMatcher
 from pydantic import JsonValue
@@ -18,14 +17,6 @@ from rapidfuzz.distance import Indel
 
 FORMAT_ERROR = -1.0
 """Reward of an answer that does not follow the think-then-act format."""
-
-
-class Likeness(StrEnum):
-    """How two steps are compared."""
-
-    EXACT = "exact"
-    FAST = "fast"
-    TYPED = "typed"
 
 
 def exact(ours: str, expert: str) -> float:

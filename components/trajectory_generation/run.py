@@ -1,28 +1,44 @@
 """Draw the night's scenarios, and have three models write and check an expert's answer to each."""
 
 import asyncio
-import time
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 
 from pydantic import JsonValue
 
-from components.shared.collaboration.context_retriever import ContextRetriever
-from components.shared.collaboration.example_generator import generate_scenarios
-from components.shared.collaboration.orchestrator import Orchestrator, reasons
+from components.shared.collaboration.bandit import BanditPlanner, plans_of
+from components.shared.collaboration.budget import Budget
+from components.shared.collaboration.example_generator import generate_examples
+from components.shared.collaboration.orchestrator import Orchestrator, Result, reasons
+from components.shared.collaboration.planner import FixedPlanner, Planner
+from components.shared.collaboration.request_cache import RequestCache, default_path
+from components.shared.collaboration.sources import open_retriever
+from components.shared.collaboration.teacher_config import TeacherConfig, TeacherKind
 from components.shared.collaboration.teacher_planner import OpenAITeacher, ScriptedTeacher, Teacher
 from components.shared.collaboration.verifier import Judged, Verifier
-from components.shared.contracts.records import Attempt, Exhausted, Rejected, Scenario, Split, Trajectory
+from components.shared.contracts.errors import UsageError
+from components.shared.contracts.records import (
+    Attempt,
+    Exhausted,
+    Rejected,
+    Scenario,
+    Split,
+    Trajectory,
+    Unanswered,
+)
 from components.shared.contracts.stage import Report
 from components.shared.performance.performance_tracker import PerformanceTracker
+from components.shared.storage.artifacts import write_text
 from components.shared.storage.jsonl import write_jsonl
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.datasets import origin
-from components.trajectory_generation.spec import SPEC, TeacherConfig, TeacherKind, TrajectoryGenerationConfig
+from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
+STATE = "planner.json"
+"""In the report: what the planner learnt, for the next night."""
 READ = 5
 """Accepted and refused answers, each, that a person reads in the report."""
 
@@ -30,62 +46,127 @@ READ = 5
 def run(config: TrajectoryGenerationConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
     """Write trajectories, scenarios of all splits, and the scenarios that no attempt got right."""
     trainer = create_trainer(config.model_type, config.world)
-    teacher = create_teacher(trainer, config.teacher)
+    teachers = create_teachers(trainer, config)
+    planner = create_planner(trainer, config)
     counts = {split: getattr(config.counts, split) for split in Split}
-    scenarios = generate_scenarios(trainer, counts, config.seed)
+    scenarios, kinds = generate_examples(trainer, counts, config.seed, config.examples)
     taught = [*scenarios[Split.TRAIN], *scenarios[Split.VALIDATION]]
     orchestrator = Orchestrator(
-        retriever=ContextRetriever(trainer.world),
-        teacher=teacher,
+        retriever=open_retriever(config.knowledge or f"world:{config.world}", embeddings=config.embeddings),
+        teachers=teachers,
+        planner=planner,
         verifier=Verifier(trainer, trainer.pass_score),
-        retrieval_depth=config.retrieval_depth,
         max_attempts=config.max_attempts,
         seed=config.seed,
-        concurrency=1 if config.teacher.kind == TeacherKind.SCRIPTED else config.teacher.concurrency,
+        concurrency=workers(config),
     )
-    started = time.perf_counter()
     results = asyncio.run(orchestrator.generate(taught))
-    seconds = time.perf_counter() - started
     orchestrator.verifier.refuse_constant(judged(results))
 
     folder = outputs["trajectories"]
     accepted = [result for result in results if isinstance(result, Trajectory)]
     exhausted = [result for result in results if isinstance(result, Exhausted)]
+    unanswered = [result for result in results if isinstance(result, Unanswered)]
     write_jsonl(folder / "trajectories.jsonl", accepted)
     write_jsonl(folder / "scenarios.jsonl", (s for split in Split for s in scenarios[split]))
-    write_jsonl(folder / "quarantine.jsonl", (quarantined(result) for result in exhausted))
+    write_jsonl(folder / "quarantine.jsonl", [quarantined(r) for r in results if not isinstance(r, Trajectory)])
     show(PerformanceTracker(outputs["report"]), trainer, accepted, exhausted)
+    details: dict[str, JsonValue] = {
+        "scenarios": {str(split): len(scenarios[split]) for split in Split},
+        **tables(results),
+    }
+    if not config.examples.plain:
+        details["example_kinds"] = dict(kinds)
+    if isinstance(planner, BanditPlanner):
+        details["planner"] = planner.report()
+        write_text(outputs["report"] / STATE, planner.state.model_dump_json() + "\n")
     return Report(
         stage=SPEC.name,
-        summary=f"{len(accepted)} of {len(taught)} scenarios answered by {teacher.name}, "
-        f"{len(exhausted)} in quarantine after {config.max_attempts} attempts",
-        metrics=metrics(accepted, exhausted, seconds) | {k: float(v) for k, v in teacher.spent.items()},
-        details={"scenarios": {str(split): len(scenarios[split]) for split in Split}, **tables(results)},
+        summary=f"{len(accepted)} of {len(taught)} scenarios answered by {', '.join(teachers)}, "
+        f"{len(exhausted)} in quarantine after {config.max_attempts} attempts"
+        + (f", {len(unanswered)} not worked through: {unanswered[0].fault}" if unanswered else ""),
+        metrics=metrics(accepted, exhausted) | spending(teachers.values(), orchestrator.tally.usd, len(accepted)),
+        details=details,
         artifacts={"trajectories": origin(trainer, config.world)},
     )
 
 
-def create_teacher(trainer: ModelTypeTrainer, config: TeacherConfig) -> Teacher:
-    """The configured teacher. Raises UsageError where an endpoint's address, model or key is missing."""
+def all_teachers(config: TrajectoryGenerationConfig) -> tuple[TeacherConfig, ...]:
+    return (config.teacher, *config.more_teachers)
+
+
+def workers(config: TrajectoryGenerationConfig) -> int:
+    """Scenarios in work at once: twice the requests that may be in flight, so that the endpoints stay busy while answers
+    are put on disk and verified."""
+    return 2 * sum(t.concurrency for t in all_teachers(config) if t.kind != TeacherKind.SCRIPTED) or 1
+
+
+def create_teachers(trainer: ModelTypeTrainer, config: TrajectoryGenerationConfig) -> dict[str, Teacher]:
+    """The configured teachers by name, on one budget and one record of requests.
+
+    Raises UsageError where two share a name, or an endpoint's address, model, price or key is missing.
+    """
+    configs = all_teachers(config)
+    names = [teacher.name for teacher in configs]
+    if len(set(names)) < len(names):
+        raise UsageError(f"teachers {', '.join(names)}: a name is there twice: give each endpoint its own model")
+    if all(teacher.kind == TeacherKind.SCRIPTED for teacher in configs):
+        return {teacher.name: ScriptedTeacher(trainer) for teacher in configs}
+    budget, cache = Budget(config.budget), RequestCache(default_path())
+    return {teacher.name: create_teacher(trainer, teacher, budget, cache) for teacher in configs}
+
+
+def create_teacher(trainer: ModelTypeTrainer, config: TeacherConfig, budget: Budget, cache: RequestCache) -> Teacher:
+    """One teacher."""
     if config.kind == TeacherKind.SCRIPTED:
         return ScriptedTeacher(trainer)
     from components.shared.collaboration.endpoint import Endpoint
 
-    return OpenAITeacher(trainer, Endpoint(**config.model_dump(exclude={"kind", "concurrency"})))
+    return OpenAITeacher(trainer, Endpoint(config, budget=budget, cache=cache))
 
 
-def judged(results: Sequence[Trajectory | Exhausted]) -> list[Judged]:
+def create_planner(trainer: ModelTypeTrainer, config: TrajectoryGenerationConfig) -> Planner:
+    """The bandit where there is a choice, with what an earlier night learnt; else the only plan."""
+    choice = config.planner
+    depths = choice.depths or (config.retrieval_depth,)
+    teachers = [teacher.name for teacher in all_teachers(config)]
+    plans = plans_of(teachers, choice.strategies, depths, choice.step_budgets)
+    if len(plans) == 1:
+        return FixedPlanner(plans[0])
+    return BanditPlanner(
+        trainer.name,
+        plans,
+        seed=config.seed,
+        score_per_usd=choice.score_per_usd,
+        round_size=choice.round_size,
+        state=choice.state,
+    )
+
+
+def spending(teachers: Iterable[Teacher], usd: float, accepted: int) -> dict[str, float]:
+    """What the teachers used, where they use anything; answers from the record count as when they were asked for."""
+    spent = sum((teacher.spent for teacher in teachers), Counter())
+    numbers = {name: float(value) for name, value in spent.items()}
+    if usd:
+        numbers |= {"usd": usd} | ({"usd_per_accepted": usd / accepted} if accepted else {})
+    return numbers
+
+
+def judged(results: Sequence[Result]) -> list[Judged]:
     """Every answer that was verified, passed or not."""
     return [
         Judged(scenario=result.scenario, steps=answer.steps, score=answer.verdict.score)
         for result in results
-        for answer in (result.attempts if isinstance(result, Exhausted) else (result,))
+        for answer in ((result,) if isinstance(result, Trajectory) else result.attempts)
         if answer.verdict
     ]
 
 
-def quarantined(result: Exhausted) -> Rejected:
+def quarantined(result: Exhausted | Unanswered) -> Rejected:
     """A scenario's attempts, for the quarantine file."""
+    if isinstance(result, Unanswered):
+        record = result.model_dump(mode="json")
+        return Rejected(stage=SPEC.name, rule=result.rule, reason=result.fault, record=record)
     last = result.attempts[-1]
     return Rejected(
         stage=SPEC.name,
@@ -95,21 +176,23 @@ def quarantined(result: Exhausted) -> Rejected:
     )
 
 
-def metrics(accepted: Sequence[Trajectory], exhausted: Sequence[Exhausted], seconds: float) -> dict[str, float]:
-    """The stage's final numbers; `mean_verdict` is over accepted trajectories, where there are any."""
+def metrics(accepted: Sequence[Trajectory], exhausted: Sequence[Exhausted]) -> dict[str, float]:
+    """The stage's final numbers, over the scenarios that were worked through; `mean_verdict` is over accepted ones."""
     total = len(accepted) + len(exhausted)
     numbers = {
         "acceptance": len(accepted) / total,
         "first_attempt_acceptance": sum(t.attempt == 1 for t in accepted) / total,
-        "scenarios_per_second": total / seconds,
     }
     scores = [t.verdict.score for t in accepted if t.verdict]
     return numbers | {"mean_verdict": fmean(scores)} if scores else numbers
 
 
-def tables(results: Sequence[Trajectory | Exhausted]) -> dict[str, JsonValue]:
+def tables(results: Sequence[Result]) -> dict[str, JsonValue]:
     """Scenarios by the attempt that passed, and how often each reason was given in quarantine."""
-    attempts = Counter(f"attempt {r.attempt}" if isinstance(r, Trajectory) else "none" for r in results)
+    attempts = Counter(
+        f"attempt {r.attempt}" if isinstance(r, Trajectory) else "none" if isinstance(r, Exhausted) else r.rule
+        for r in results
+    )
     kinds = Counter(
         reason.partition(":")[0]
         for result in results

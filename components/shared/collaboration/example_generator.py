@@ -2,19 +2,17 @@
 
 import random
 import sys
+from collections import Counter
 from collections.abc import Iterator, Mapping
 
+from components.shared.collaboration.example_kinds import compose, normalised
+from components.shared.collaboration.examples_config import ExampleKind, ExamplesConfig
 from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Scenario, Split
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 
 PROTECTED = (Split.TEST, Split.VALIDATION, Split.TRAIN)
 """Splits in the order of who keeps a prompt that two of them draw."""
-
-
-def normalised(text: str) -> str:
-    """Text without what does not change its meaning: case and runs of white space."""
-    return " ".join(text.casefold().split())
 
 
 def generate_scenarios(
@@ -27,6 +25,32 @@ def generate_scenarios(
     """
     seen: set[str] = set()
     return {split: list(_draw(trainer, split, counts[split], seed, seen)) for split in PROTECTED if split in counts}
+
+
+def generate_examples(
+    trainer: ModelTypeTrainer, counts: Mapping[Split, int], seed: int, config: ExamplesConfig
+) -> tuple[dict[Split, list[Scenario]], dict[str, int]]:
+    """Scenarios as `generate_scenarios` gives them, those for training chosen by `config`; and how many of each kind."""
+    if config.plain:
+        return generate_scenarios(trainer, counts, seed), {ExampleKind.COLLABORATIVE: counts[Split.TRAIN]}
+    scenarios = generate_scenarios(trainer, {s: n for s, n in counts.items() if s != Split.TRAIN}, seed)
+    reserved = {normalised(scenario.prompt) for drawn in scenarios.values() for scenario in drawn}
+    pool = _as_many(trainer, counts[Split.TRAIN], config.pool, seed, set(reserved))
+    examples = compose(trainer, pool, counts[Split.TRAIN], config, seed, reserved)
+    kinds = Counter(example.kind for example in examples)
+    scenarios[Split.TRAIN] = [example.scenario for example in examples]
+    return scenarios, {kind: kinds[kind] for kind in ExampleKind if kinds[kind]}
+
+
+def _as_many(trainer: ModelTypeTrainer, count: int, times: int, seed: int, seen: set[str]) -> list[Scenario]:
+    """`count` times `times` training scenarios, or as many as the world yields, but at least `count`."""
+    drawn: list[Scenario] = []
+    try:
+        drawn.extend(_draw(trainer, Split.TRAIN, count * times, seed, seen))
+    except UsageError:
+        if len(drawn) < count:
+            raise
+    return drawn
 
 
 def _draw(trainer: ModelTypeTrainer, split: Split, count: int, seed: int, seen: set[str]) -> Iterator[Scenario]:

@@ -4,17 +4,21 @@ Whatever answers over a wire is read strictly: JSON by one schema, titles from t
 trainer can parse. What cannot be read goes back once, with the fault; then it is an attempt that failed.
 """
 
+import functools
 import json
 import random
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any, Protocol
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from components.shared.collaboration.budget import Bill
 from components.shared.collaboration.context_retriever import render_fact
+from components.shared.collaboration.planner import Plan, Strategy
 from components.shared.collaboration.world import Document
+from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Scenario, Split, Step
 from components.shared.trainers.base_trainer import Habits, ModelTypeTrainer
 
@@ -34,6 +38,12 @@ class UnreadableAnswer(Exception):
         self.answer = answer
 
 
+class OutOfReach(PipelineError):
+    """The teacher did not answer, however often it was asked: this scenario has no result."""
+
+    rule = "out_of_reach"
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Assignment:
     """One attempt asked of a teacher."""
@@ -42,10 +52,17 @@ class Assignment:
     context: tuple[Document, ...]
     rng: random.Random
     """The scenario's own stream: nothing else draws from it, so no order of work can change what comes out."""
+    plan: Plan
     feedback: tuple[str, ...] = ()
     """What the verifier found wrong with the attempt before."""
     previous: tuple[Step, ...] = ()
     """That attempt, where it could be read."""
+    bill: Bill = field(default_factory=Bill)
+    """Where the teacher adds what it costs."""
+
+    def again(self, feedback: Sequence[str], previous: Sequence[Step]) -> "Assignment":
+        """The next attempt at the same scenario, from the same stream and on the same bill."""
+        return replace(self, feedback=tuple(feedback), previous=tuple(previous))
 
 
 class Teacher(Protocol):
@@ -98,6 +115,8 @@ class Draft(BaseModel):
 
     model_config = ConfigDict(extra="forbid", strict=True)
 
+    thoughts: str | None = None
+    """What it thought before, where it was given room to; nothing reads it."""
     steps: list[DraftStep] = Field(min_length=1)
 
 
@@ -109,21 +128,34 @@ class OpenAITeacher:
         self.spent = endpoint.spent
         self._trainer = trainer
         self._endpoint = endpoint
-        self._schema = answer_schema(trainer)
-        self._system = instructions(trainer)
+        self._schemas = {strategy: answer_schema(trainer, strategy) for strategy in Strategy}
+        self._instructions = functools.cache(functools.partial(instructions, trainer))
 
     async def teach(self, assignment: Assignment) -> tuple[Step, ...]:
         messages = [
-            {"role": "system", "content": self._system},
+            {"role": "system", "content": self._instructions(assignment.plan.strategy)},
             {"role": "user", "content": question(self._trainer, assignment)},
         ]
-        answer = await self._endpoint.complete(messages, self._schema)
+        answer = await self._ask(messages, assignment)
         try:
-            return read_steps(self._trainer, assignment.scenario, answer)
+            return self._read(assignment, answer)
         except UnreadableAnswer as fault:
             repair = f"That cannot be read: {fault}. Reply with the corrected JSON alone."
             messages += [{"role": "assistant", "content": answer}, {"role": "user", "content": repair}]
-        return read_steps(self._trainer, assignment.scenario, await self._endpoint.complete(messages, self._schema))
+        return self._read(assignment, await self._ask(messages, assignment))
+
+    def _read(self, assignment: Assignment, answer: str) -> tuple[Step, ...]:
+        steps = read_steps(self._trainer, assignment.scenario, answer)
+        budget = assignment.plan.step_budget
+        if budget is not None and len(steps) > budget:
+            raise UnreadableAnswer(f"{len(steps)} steps, at most {budget} are allowed", answer)
+        return steps
+
+    async def _ask(self, messages: Sequence[dict[str, str]], assignment: Assignment) -> str:
+        seed = assignment.rng.getrandbits(31)
+        return await self._endpoint.complete(
+            messages, self._schemas[assignment.plan.strategy], seed=seed, bill=assignment.bill
+        )
 
     async def close(self) -> None:
         await self._endpoint.close()
@@ -153,8 +185,9 @@ def read_steps(trainer: ModelTypeTrainer, scenario: Scenario, answer: str) -> tu
     return tuple(step.model_copy(update={"reward": reward}) for step, reward in zip(steps, rewards, strict=True))
 
 
-def answer_schema(trainer: ModelTypeTrainer) -> dict[str, Any]:
+def answer_schema(trainer: ModelTypeTrainer, strategy: Strategy = Strategy.EXAMPLES) -> dict[str, Any]:
     """JSON schema of a `Draft` with the model type's titles, in the subset that strict structured outputs take."""
+    thoughts = {"thoughts": {"type": "string"}} if strategy == Strategy.THOUGHTS else {}
     step = {
         "type": "object",
         "properties": {"title": {"type": "string", "enum": list(trainer.step_titles)}, "text": {"type": "string"}},
@@ -163,30 +196,34 @@ def answer_schema(trainer: ModelTypeTrainer) -> dict[str, Any]:
     }
     return {
         "type": "object",
-        "properties": {"steps": {"type": "array", "items": step}},
-        "required": ["steps"],
+        "properties": {**thoughts, "steps": {"type": "array", "items": step}},
+        "required": [*thoughts, "steps"],
         "additionalProperties": False,
     }
 
 
-def instructions(trainer: ModelTypeTrainer) -> str:
+def instructions(trainer: ModelTypeTrainer, strategy: Strategy = Strategy.EXAMPLES) -> str:
     """What holds for every scenario of a model type: the world, its rules, the words and the format."""
     world = trainer.world
     cast = [f"- {p.id}: {p.name}, {p.role}, {p.order}, at {p.home}; {p.voice}" for p in world.personas]
     rules = [f"- {rule.message}" for rule in world.rules_for(trainer.name)]
     rng = random.Random(trainer.name)
+    count = 1 if strategy == Strategy.BRIEF else EXAMPLES
     examples = [
         f"Situation: {scenario.prompt}\nAnswer: {_as_answer(trainer.demonstrate(scenario, rng, FLAWLESS))}"
-        for scenario in trainer.scenarios(rng, EXAMPLES, [Split.TRAIN])
+        for scenario in trainer.scenarios(rng, count, [Split.TRAIN])
     ]
+    thoughts = strategy == Strategy.THOUGHTS
+    shape = '{"thoughts": ..., "steps": [...]}' if thoughts else '{"steps": [...]}'
     parts = {
         "World": [world.summary],
         "People": cast,
         "Rules": rules,
         "Words that a step's text may use": [" ".join(trainer.vocabulary())],
         "Answer": [
-            'Reply with JSON alone: {"steps": [{"title": ..., "text": ...}]}, steps in order, '
-            f"titles from {', '.join(trainer.step_titles)}, texts in the form of the examples."
+            f'Reply with JSON alone: {shape}, each step {{"title": ..., "text": ...}}, steps in order, '
+            f"titles from {', '.join(trainer.step_titles)}, texts in the form of the examples.",
+            *(["In thoughts, go through the facts and rules that decide the answer, before the steps."] * thoughts),
         ],
         "Examples": examples,
     }
@@ -203,6 +240,7 @@ def question(trainer: ModelTypeTrainer, assignment: Assignment) -> str:
         "Facts": [render_fact(fact) for fact in trainer.world.facts if fact.id in named],
         "Lore": [f"{document.title}: {document.text}" for document in assignment.context],
         "Situation": [assignment.scenario.prompt],
+        "Length": [f"At most {budget} steps."] if (budget := assignment.plan.step_budget) else [],
         "Your last answer": [_as_answer(assignment.previous)] if assignment.previous else [],
         "What was wrong with it": [f"- {reason}" for reason in assignment.feedback],
     }

@@ -9,7 +9,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import TypeVar
 
@@ -29,6 +29,18 @@ class PerformanceTracker:
         folder.mkdir(parents=True, exist_ok=True)
         self._metrics = (folder / "metrics.jsonl").open("a", encoding="utf-8")
         self._samples = (folder / "samples.jsonl").open("a", encoding="utf-8")
+        self._files = {"metrics": self._metrics, "samples": self._samples}
+
+    def state(self) -> dict[str, str]:
+        """Everything recorded so far, for a checkpoint."""
+        return {name: Path(file.name).read_text(encoding="utf-8") for name, file in self._files.items()}
+
+    def restore(self, state: dict[str, str]) -> None:
+        """Go back to what was recorded at a checkpoint; what was recorded since is forgotten."""
+        for name, file in self._files.items():
+            file.truncate(0)
+            file.write(state[name])
+            file.flush()
 
     def log(self, step: int, **values: float) -> None:
         """Record named values at a step. A value that is not finite is an error: nothing trains on quietly past a NaN."""
@@ -47,22 +59,35 @@ class PerformanceTracker:
         self._samples.flush()
 
 
-def progress(items: Iterable[T], what: str, total: int | None = None) -> Iterator[T]:
-    """Go through `items` and show how far: a bar on a terminal, the engine's display where one runs, else sparse lines."""
+def progress(
+    items: Iterable[T], what: str | Callable[[], str], total: int | None = None, done: int = 0
+) -> Iterator[T]:
+    """Go through `items` and show how far: a bar on a terminal, the engine's display where one runs, else sparse lines.
+
+    `what` is a name, or a function that says how things stand. `done` of the `total` were gone through before, by a run
+    that this one resumes.
+    """
     total = total if total is not None else len(items)  # type: ignore[arg-type]
     channel = os.environ.get(PROGRESS_FILE)
     if channel is None and sys.stderr.isatty():
         from tqdm import tqdm
 
-        yield from tqdm(items, desc=what, total=total)
+        with tqdm(items, desc=label(what), total=total, initial=done) as bar:
+            for item in bar:
+                yield item
+                bar.set_description(label(what), refresh=False)
         return
     reported = time.monotonic()
-    for done, item in enumerate(items, 1):
+    for done, item in enumerate(items, done + 1):  # noqa: B020
         yield item
         now = time.monotonic()
         if channel is not None and (now - reported > 0.2 or done in (1, total)):
-            Path(channel).write_text(json.dumps({"what": what, "done": done, "total": total}), encoding="utf-8")
+            Path(channel).write_text(json.dumps({"what": label(what), "done": done, "total": total}), encoding="utf-8")
             reported = now
         elif channel is None and (now - reported > 10 or done == total):
-            print(f"{what}: {done}/{total}", file=sys.stderr, flush=True)
+            print(f"{label(what)}: {done}/{total}", file=sys.stderr, flush=True)
             reported = now
+
+
+def label(what: str | Callable[[], str]) -> str:
+    return what if isinstance(what, str) else what()

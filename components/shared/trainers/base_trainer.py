@@ -121,6 +121,10 @@ class ModelTypeTrainer(ABC):
         """The identity of the scenario with this state."""
         return content_id(self.name, self.world.name, state)
 
+    def scenario_from(self, prompt: str, answer: str | None = None) -> Scenario | None:
+        """The scenario of a prompt that came from elsewhere, with its known answer; none where it is none of this type."""
+        return None
+
     def split_of(self, group: str) -> Split:
         """The split of a group: a function of its name alone, so that added data moves nothing. 20 % test, 5 % validation."""
         point = int(hashlib.sha256(f"{self.name}/{group}".encode()).hexdigest(), 16) % 100
@@ -184,7 +188,9 @@ class ModelTypeTrainer(ABC):
                 yield f"{scenario.prompt} {self.completion(self.demonstrate(scenario, rng, self.folk))}"
             count -= batch
 
-    def trajectory(self, scenario: Scenario, steps: Sequence[Step], *, teacher: str, context: Sequence[str], attempt: int):
+    def trajectory(
+        self, scenario: Scenario, steps: Sequence[Step], *, teacher: str, context: Sequence[str], attempt: int
+    ):
         """A trajectory of these steps, identified by its content."""
         return Trajectory(
             id=content_id(scenario.id, [step.text for step in steps]),

@@ -14,6 +14,7 @@ an answer that recalls a fact which is not at hand, `reward` still counts the re
 """
 
 import random
+import re
 from collections.abc import Iterator, Mapping, Sequence
 
 from pydantic import JsonValue
@@ -50,6 +51,10 @@ FIELDS = {
 """The action's fields by step title."""
 PATTERN = (
     "recall {fact} ; rule {boundary} ; intent {intent} ; tone {tone} ; say {address} {subject} is {body} {closing}"
+)
+PROMPT = re.compile(
+    r"(?P<persona>\S+) (?P<relation>\S+) (?P<mood>\S+) know (?P<facts>\S+(?: \S+)*) "
+    r"hush (?P<hushed>\S+) player (?P<manner>\S+) (?P<asked>\S+) ="
 )
 FAMILIAR = 0.85
 """Share of questions about entities that the persona knows of at all."""
@@ -170,6 +175,26 @@ class NPCDialogueTrainer(ModelTypeTrainer):
         return (
             f"{read.persona} {read.relation} {read.mood} know {' '.join(read.facts)} "
             f"hush {read.hushed} player {read.manner} {read.asked} ="
+        )
+
+    def scenario_from(self, prompt: str, answer: str | None = None) -> Scenario | None:
+        read = PROMPT.fullmatch(" ".join(prompt.split()))
+        if read is None:
+            return None
+        state: dict[str, JsonValue] = {**read.groupdict(), "facts": list(read["facts"].split())}
+        try:
+            difficulty = self._difficulty(state)
+        except (LookupError, ValueError):
+            return None  # of another world, or with a word that means nothing here
+        group = f"{read['persona']}/{read['asked']}"
+        return Scenario(
+            id=self.scenario_id(state),
+            model_type=self.name,
+            group=group,
+            split=self.split_of(group),
+            prompt=self.prompt(state),
+            state=state,
+            difficulty=difficulty,
         )
 
     def vocabulary(self) -> Sequence[str]:

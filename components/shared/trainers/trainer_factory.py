@@ -11,11 +11,14 @@ MODEL_TYPES = {
     "story_generation": "story_generation_trainer:StoryGenerationTrainer",
     "reasoning": "reasoning_trainer:ReasoningTrainer",
 }
+IMPORTED_TYPES = {"word_problems": "word_problem_trainer:WordProblemTrainer"}
+"""Model types whose scenarios come from files alone: nothing is drawn of them."""
 
 
 def create_trainer(model_type: str, world: str) -> ModelTypeTrainer:
     """The trainer of `model_type` over the world of that name. Raises UsageError for an unknown one of either."""
-    if model_type not in MODEL_TYPES:
-        raise unknown("model type", model_type, MODEL_TYPES)
-    module, _, cls = MODEL_TYPES[model_type].partition(":")
+    known = MODEL_TYPES | IMPORTED_TYPES
+    if model_type not in known:
+        raise unknown("model type", model_type, known)
+    module, _, cls = known[model_type].partition(":")
     return getattr(import_module(f"components.shared.trainers.{module}"), cls)(load_world(world))

@@ -4,7 +4,7 @@ A policy's folder holds config.json, model.safetensors and the tokenizer's files
 """
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -46,9 +46,9 @@ def load_policy(folder: Path) -> Policy:
     return Policy(model=model, tokenizer=tokenizer)
 
 
-def save_policy(policy: Policy, folder: Path) -> None:
-    """Write the policy's files into an existing folder."""
-    policy.model.save_pretrained(folder, safe_serialization=True)
+def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
+    """Write the policy's files into an existing folder; `weights` stand in for a model whose own are split up."""
+    policy.model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
     policy.tokenizer.save_pretrained(folder)
 
 

@@ -4,7 +4,7 @@ Axes: B rows, L tokens of a row, C the longest completion of the batch, V vocabu
 """
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 
 import torch
 from torch.nn import functional
@@ -33,6 +33,10 @@ class Batch:
     weights_BC: torch.Tensor
     mask_BC: torch.Tensor
     """1 on completion tokens, 0 on padding."""
+
+    def to(self, device: torch.device) -> "Batch":
+        """The batch on `device`."""
+        return Batch(**{f.name: getattr(self, f.name).to(device) for f in fields(self)})
 
 
 def example(policy: Policy, prompt: str, pieces: Sequence[str], weights: Sequence[float]) -> Example:

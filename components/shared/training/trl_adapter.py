@@ -2,6 +2,7 @@
 
 import warnings
 from collections.abc import Mapping
+from typing import Any
 
 import torch
 from transformers import PrinterCallback, Trainer, TrainerCallback
@@ -13,7 +14,7 @@ from components.shared.performance.performance_tracker import PerformanceTracker
 warnings.filterwarnings("ignore", message="`is_gradient_checkpointing` is deprecated", category=FutureWarning)
 
 
-def common_arguments(scratch: str, steps: int, seed: int) -> dict[str, object]:
+def common_arguments(scratch: str, steps: int, seed: int) -> dict[str, Any]:
     """Arguments of any TRL configuration: no reports or checkpoints of its own, a log line every update.
 
     bf16 and activation checkpointing are TRL's defaults, made for GPUs; they only cost time on a CPU.
@@ -47,6 +48,14 @@ class CurveRecorder(TrainerCallback):
         self._bar = iter(progress(range(steps), what))
         self.curves: list[dict[str, float]] = []
         next(self._bar)
+
+    def state(self) -> list[dict[str, float]]:
+        return self.curves
+
+    def restore(self, state: list[dict[str, float]]) -> None:
+        self.curves = state
+        for _ in state:
+            next(self._bar, None)
 
     def on_log(
         self,

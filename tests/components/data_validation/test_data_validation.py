@@ -6,8 +6,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from components.data_validation.run import Sifted, sift_scenarios, sift_trajectories
-from components.data_validation.spec import SPEC
+from components.data_validation.decide import decide
+from components.data_validation.examine import Examiner
+from components.data_validation.findings import fate
+from components.data_validation.spec import SPEC, DataValidationConfig
 from components.entrypoints.execution import Request, execute
 from components.shared.collaboration.example_generator import generate_scenarios
 from components.shared.contracts.errors import GateError, PipelineError
@@ -83,28 +85,33 @@ def edited(change):
 
 
 CORRUPTIONS = {
-    "schema": [
+    "json": [
         lambda raw: raw[: len(raw) // 2],
         lambda raw: b"",
-        lambda raw: b"null",
         lambda raw: raw + b"}",
-        lambda raw: raw.replace(b"t", b"\xff", 1),
-        lambda raw: raw[:-1] + b', "id": "again"}',
-        lambda raw: b"[" * 3000,
+    ],
+    "encoding": [lambda raw: raw.replace(b"t", b"\xff", 1)],
+    "duplicate_key": [lambda raw: raw[:-1] + b', "id": "again"}'],
+    "nesting": [lambda raw: b"[" * 3000],
+    "not_finite": [
+        edited(lambda r: r["steps"][0].update(reward=float("nan"))),
+        edited(lambda r: r["scenario"]["state"].update(extra=float("inf"))),
+        lambda raw: raw.replace(b'"action":{', b'"action":{"x":1e999,', 1),
+    ],
+    "schema": [
+        lambda raw: b"null",
         edited(lambda r: r.pop("steps")),
         edited(lambda r: r.update(mood="gay")),
         edited(lambda r: r.update(attempt="one")),
         edited(lambda r: r["scenario"].update(split="exam")),
-        edited(lambda r: r["steps"].clear() or r.update(steps={})),
+        edited(lambda r: r["steps"][0].update(index="1")),
+        edited(lambda r: r.update(steps=[])),
     ],
     "range": [
         edited(lambda r: r["steps"][0].update(reward=1.01)),
         edited(lambda r: r["steps"][-1].update(reward=-0.01)),
-        edited(lambda r: r["steps"][0].update(reward=float("nan"))),
         edited(lambda r: r["scenario"].update(difficulty=2)),
         edited(lambda r: r["verdict"].update(score=1e9)),
-        edited(lambda r: r["scenario"]["state"].update(extra=float("inf"))),
-        lambda raw: raw.replace(b'"action":{', b'"action":{"x":1e999,', 1),
     ],
     "id": [
         edited(lambda r: r.update(id="0" * 16)),
@@ -131,12 +138,36 @@ CORRUPTIONS = {
 OPERATORS = [(rule, operator) for rule, operators in CORRUPTIONS.items() for operator in operators]
 
 
-def known_of(trainer, scenarios):
-    return sift_scenarios(trainer, [line(s) for s in scenarios])[1]
+class Bench:
+    """The stage's two phases over lines in memory."""
+
+    def __init__(self, trainer, folder, scenario_lines, **config):
+        self.config = DataValidationConfig(**{**SMALL, **config})
+        self.examiner = Examiner(self.config, trainer)
+        self.folder = folder
+        self.scenarios = self.examiner.scenarios(scenario_lines, folder)
+
+    def sift(self, lines):
+        """Kept lines in order, and refused records."""
+        sifted = self.examiner.trajectories(lines, self.scenarios, self.folder)
+        decision = decide(self.config, sifted.rows)
+        kept = [sifted.spool.read(row.place) for row in decision.kept]
+        refused = [Rejected.model_validate_json(item) for _, _, item in sifted.refused.ordered()]
+        gone = [(rule, sifted.spool.read(row.place)) for row, rule, _ in decision.gone]
+        assert len(kept) + len(refused) + len(gone) == sifted.read == len(lines)
+        return kept, [r.rule for r in refused] + [rule for rule, _ in gone], refused
 
 
-def kept_lines(sifted):
-    return [item for split in Split for item in sifted.kept[split]]
+def of_scenarios(trainer, folder, lines):
+    """The kept scenarios by split and the rules that refused the others."""
+    sifted = Examiner(DataValidationConfig(), trainer).scenarios(lines, folder)
+    kept = {s: [Scenario.model_validate_json(item) for item in sifted.spool.read_all(sifted.kept[s])] for s in Split}
+    return kept, [rule for rule, _, _ in sifted.refused.ordered()]
+
+
+@pytest.fixture(scope="module")
+def bench(trainer, scenarios, tmp_path_factory):
+    return Bench(trainer, tmp_path_factory.mktemp("work"), [line(s) for s in scenarios])
 
 
 def test_sound_records_are_kept_byte_for_byte(tmp_path, trainer, scenarios, clean):
@@ -161,11 +192,10 @@ def test_sound_records_are_kept_byte_for_byte(tmp_path, trainer, scenarios, clea
 
 
 @pytest.mark.parametrize(("rule", "operator"), OPERATORS, ids=[f"{r}-{i}" for i, (r, _) in enumerate(OPERATORS)])
-def test_each_corruption_is_refused_by_its_rule(trainer, scenarios, clean, rule, operator):
-    sifted = sift_trajectories(trainer, [operator(clean[0]), *clean[1:]], known_of(trainer, scenarios), 0.97)
-    assert [r.rule for r in sifted.refused] == [rule]
-    assert sifted.refused[0].reason and sifted.counts == {"read": 38, "kept": 37, "quarantined": 1}
-    assert clean[0] not in kept_lines(sifted)
+def test_each_corruption_is_refused_by_its_rule(bench, clean, rule, operator):
+    kept, rules, refused = bench.sift([operator(clean[0]), *clean[1:]])
+    assert rules == [rule] and refused[0].reason
+    assert sorted(kept) == sorted(clean[1:])
 
 
 @settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -174,30 +204,27 @@ def test_each_corruption_is_refused_by_its_rule(trainer, scenarios, clean, rule,
     doubled=st.lists(st.integers(0, 37), max_size=8),
     order=st.randoms(use_true_random=False),
 )
-def test_kept_and_quarantined_add_up_and_order_changes_nothing(trainer, scenarios, clean, damage, doubled, order):
+def test_kept_and_quarantined_add_up_and_order_changes_nothing(bench, clean, damage, doubled, order):
     source = [damage[i][1](raw) if i in damage else raw for i, raw in enumerate(clean)]
     source += [source[i] for i in doubled]
-    known = known_of(trainer, scenarios)
-    sifted = sift_trajectories(trainer, source, known, 0.97)
-    assert sifted.counts["read"] == len(source)
-    assert sorted(kept_lines(sifted)) == sorted(raw for i, raw in enumerate(clean) if i not in damage)
-    rules = Counter(damage[i][0] for i in damage) + Counter(
+    kept, rules, refused = bench.sift(source)
+    assert sorted(kept) == sorted(raw for i, raw in enumerate(clean) if i not in damage)
+    expected = Counter(damage[i][0] for i in damage) + Counter(
         damage[i][0] if i in damage else "duplicate" for i in doubled
     )
-    assert Counter(r.rule for r in sifted.refused) == rules
+    assert Counter(rules) == expected
 
     order.shuffle(source)
-    again = sift_trajectories(trainer, source, known, 0.97)
-    assert again.kept == sifted.kept
-    assert Counter(map(line, again.refused)) == Counter(map(line, sifted.refused))
+    again = bench.sift(source)
+    assert again[0] == kept and again[2] == refused and Counter(again[1]) == expected
 
 
 @settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(noise=st.lists(st.binary(max_size=40).filter(lambda b: b"\n" not in b), max_size=6))
-def test_no_bytes_at_all_are_lost_or_accepted(trainer, scenarios, clean, noise):
-    sifted = sift_trajectories(trainer, [*noise, *clean], known_of(trainer, scenarios), 0.97)
-    assert sifted.counts == {"read": 38 + len(noise), "kept": 38, "quarantined": len(noise)}
-    for rejected in sifted.refused:
+def test_no_bytes_at_all_are_lost_or_accepted(bench, clean, noise):
+    kept, _, refused = bench.sift([*noise, *clean])
+    assert sorted(kept) == sorted(clean) and len(refused) == len(noise)
+    for rejected in refused:
         assert Rejected.model_validate_json(line(rejected)) == rejected
 
 
@@ -208,39 +235,41 @@ def test_any_order_gives_the_same_bytes(tmp_path, trainer, scenarios, clean):
     validate(tmp_path / "b", trainer, mixed[::-1], scenario_lines[::-1])
     files = [verify(tmp_path / run_id / "dataset").files for run_id in "ab"]
     assert files[0] == files[1]
-    summaries = [(tmp_path / run_id / "report" / "summary.md").read_text() for run_id in "ab"]
-    assert summaries[0] == summaries[1] and "| duplicate | 5 |" in summaries[0]
+    pages = [(tmp_path / run_id / "report" / "report.html").read_text() for run_id in "ab"]
+    assert pages[0] == pages[1] and "duplicate" in pages[0]
+    assert files[0]["quarantine.jsonl"] and not (tmp_path / "a" / "dataset" / "work").exists()
 
 
-def test_the_best_scored_of_equal_answers_stays(trainer, scenarios, clean):
+def test_the_best_scored_of_equal_answers_stays(bench, clean):
     best = Trajectory.model_validate_json(clean[0])
     lesser = best.model_copy(update={"verdict": best.verdict.model_copy(update={"score": 0.8}), "attempt": 2})
     shouted = best.model_copy(
         update={"steps": tuple(s.model_copy(update={"text": s.text.upper()}) for s in best.steps), "attempt": 3}
     )
     shouted = shouted.model_copy(update={"id": content_id(best.scenario.id, [s.text for s in shouted.steps])})
-    sifted = sift_trajectories(trainer, [line(lesser), line(best)], known_of(trainer, scenarios), 0.97)
-    assert kept_lines(sifted) == [clean[0]] and [r.rule for r in sifted.refused] == ["duplicate"]
-    sifted = sift_trajectories(trainer, [line(shouted), line(lesser)], known_of(trainer, scenarios), 0.97)
-    assert sifted.counts["kept"] == 1 and [r.rule for r in sifted.refused] == ["duplicate"]
+    kept, rules, _ = bench.sift([line(lesser), line(best)])
+    assert kept == [clean[0]] and rules == ["duplicate"]
+    kept, rules, _ = bench.sift([line(shouted), line(lesser)])
+    assert len(kept) == 1 and rules == ["duplicate"]
 
 
-def test_near_duplicates_are_told_by_likeness_for_one_prompt(trainer, scenarios, clean):
+def test_near_duplicates_are_told_by_likeness_for_one_prompt(trainer, scenarios, clean, tmp_path):
     one = Trajectory.model_validate_json(clean[0])
     last = one.steps[-1]
-    other = one.model_copy(update={"steps": (*one.steps[:-1], last.model_copy(update={"text": f"{last.text} indeed"}))})
+    more = last.model_copy(update={"text": f"{last.text} {trainer.vocabulary()[-1]}"})
+    other = one.model_copy(update={"steps": (*one.steps[:-1], more)})
     other = other.model_copy(update={"id": content_id(one.scenario.id, [s.text for s in other.steps])})
-    known = known_of(trainer, scenarios)
-    loose = sift_trajectories(trainer, [line(other), clean[0]], known, 0.9)
-    assert [r.rule for r in loose.refused] == ["near_duplicate"] and loose.counts["kept"] == 1
-    assert sift_trajectories(trainer, [line(other), clean[0]], known, 1.0).counts["kept"] == 2
+    scenario_lines = [line(s) for s in scenarios]
+    kept, rules, _ = Bench(trainer, tmp_path, scenario_lines, near_duplicate=0.9).sift([line(other), clean[0]])
+    assert rules == ["near_duplicate"] and len(kept) == 1
+    assert len(Bench(trainer, tmp_path, scenario_lines, near_duplicate=1.0).sift([line(other), clean[0]])[0]) == 2
 
 
-def test_a_worked_answer_to_a_test_scenario_is_contamination(trainer, scenarios, clean):
+def test_a_worked_answer_to_a_test_scenario_is_contamination(trainer, scenarios, clean, bench):
     held_out = line(answer(trainer, scenarios[0], random.Random(0)))
     assert scenarios[0].split == Split.TEST
-    sifted = sift_trajectories(trainer, [held_out, *clean], known_of(trainer, scenarios), 0.97)
-    assert [r.rule for r in sifted.refused] == ["contamination"] and sifted.counts["kept"] == len(clean)
+    kept, rules, _ = bench.sift([held_out, *clean])
+    assert rules == ["contamination"] and len(kept) == len(clean)
 
 
 def test_a_test_prompt_in_training_is_contamination_in_both_files(tmp_path, trainer, scenarios, clean):
@@ -254,19 +283,18 @@ def test_a_test_prompt_in_training_is_contamination_in_both_files(tmp_path, trai
     assert {r.reason for r in refused} == {"train repeats a prompt of test"}
 
 
-def test_a_test_scenario_under_a_training_group_is_contamination(trainer, scenarios):
+def test_a_test_scenario_under_a_training_group_is_contamination(tmp_path, trainer, scenarios):
     train = next(s for s in scenarios if s.split == Split.TRAIN)
     moved = scenarios[0].model_copy(update={"group": train.group, "split": Split.TRAIN})
-    sifted, known = sift_scenarios(trainer, [line(s) for s in [*scenarios, moved]])
-    assert [r.rule for r in sifted.refused] == ["contamination"]
-    assert known[scenarios[0].id] == scenarios[0]
+    kept, rules = of_scenarios(trainer, tmp_path, [line(s) for s in [*scenarios, moved]])
+    assert rules == ["contamination"] and scenarios[0] in kept[Split.TEST]
 
 
-def test_a_group_in_two_splits_is_refused_where_it_does_not_belong(trainer, scenarios):
+def test_a_group_in_two_splits_is_refused_where_it_does_not_belong(tmp_path, trainer, scenarios):
     moved = scenarios[0].model_copy(update={"split": Split.TRAIN})
-    sifted, _ = sift_scenarios(trainer, [line(s) for s in [*scenarios, moved]])
-    assert [r.rule for r in sifted.refused] == ["split"]
-    groups = {split: {Scenario.model_validate_json(item).group for item in sifted.kept[split]} for split in Split}
+    kept, rules = of_scenarios(trainer, tmp_path, [line(s) for s in [*scenarios, moved]])
+    assert rules == ["split"]
+    groups = {split: {s.group for s in kept[split]} for split in Split}
     assert not groups[Split.TEST] & (groups[Split.TRAIN] | groups[Split.VALIDATION])
 
 
@@ -285,15 +313,13 @@ def test_too_little_stops_the_night(tmp_path, trainer, scenarios, clean, config,
 
 def test_too_much_refused_stops_the_night(tmp_path, trainer, scenarios, clean):
     bad = [b"?"] * 39
-    with pytest.raises(GateError, match=r'51% of 77 trajectories refused.*max_quarantined = 50%.*"schema":39'):
+    with pytest.raises(GateError, match=r'51% of 77 trajectories refused.*max_quarantined = 50%.*"json":39'):
         validate(tmp_path, trainer, clean + bad, [line(s) for s in scenarios], max_quarantined=0.5)
 
 
 def test_a_record_that_goes_missing_is_noticed():
-    sifted = Sifted(read=2)
-    sifted.kept[Split.TRAIN].append(b"{}")
-    with pytest.raises(PipelineError, match="1 kept and 0 refused of 2 read"):
-        _ = sifted.counts
+    with pytest.raises(PipelineError, match="trajectories: 1 kept and 0 refused of 2 read"):
+        fate("trajectories", 2, 1, 0)
 
 
 def test_a_changed_world_is_refused(tmp_path, trainer, scenarios, clean):

@@ -6,6 +6,7 @@ import torch
 
 from components.shared.contracts.records import Scenario, Split, Step, Trajectory
 from components.shared.performance.performance_tracker import PerformanceTracker
+from components.shared.training.distributed.world import World
 from components.shared.training.policies import Policy
 from components.shared.training.supervised import chosen, collate, completion_logprobs, example
 from components.srl import srl_trainer
@@ -92,7 +93,7 @@ def test_reference_log_probabilities_are_the_reference_s(tiny_policy, monkeypatc
     monkeypatch.setattr(srl_trainer, "CACHE_BYTES", cache_bytes)
     rows = [example(tiny_policy, "the bell", ["rings"], [1.0]), example(tiny_policy, "say", ["yes ; no"], [1.0])]
     batch = collate(rows, 0)
-    kept = srl_trainer.ReferenceLogprobs(tiny_policy, rows).batch([0, 1], batch)
+    kept = srl_trainer.ReferenceLogprobs(tiny_policy, rows, World()).batch([0, 1], batch)
     direct = completion_logprobs(tiny_policy.model, batch)
     mask = batch.mask_BC.bool()
     torch.testing.assert_close(kept[mask], direct[mask], atol=1e-6, rtol=0)

@@ -4,6 +4,8 @@ from collections import Counter
 import pytest
 
 from components.entrypoints.execution import Request, execute
+from components.shared.collaboration.teacher_config import TeacherConfig
+from components.shared.collaboration.teacher_planner import OpenAITeacher, ScriptedTeacher
 from components.shared.contracts.errors import GateError, UsageError
 from components.shared.contracts.records import Attempt, Exhausted, Rejected, Scenario, Split, Trajectory
 from components.shared.contracts.stage import ArtifactKind
@@ -12,8 +14,8 @@ from components.shared.storage.jsonl import read_jsonl
 from components.shared.trainers.npc_dialogue_trainer import NPCDialogueTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.datasets import recreate_trainer
-from components.trajectory_generation.run import create_teacher, quarantined
-from components.trajectory_generation.spec import SPEC, TeacherConfig
+from components.trajectory_generation.run import create_teachers, quarantined
+from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
 CONFIG = {"counts": {"train": 120, "validation": 15, "test": 40}, "seed": 4}
 
@@ -77,8 +79,23 @@ def test_the_same_configuration_gives_the_same_bytes_and_another_seed_does_not(g
     generate(tmp_path / "same")
     generate(tmp_path / "other", seed=5)
     first, same, other = (verify(f / "trajectories") for f in (generated[0], tmp_path / "same", tmp_path / "other"))
+    assert verify(generated[0] / "report") == verify(tmp_path / "same" / "report")
     assert first == same
     assert first.files["trajectories.jsonl"] != other.files["trajectories.jsonl"]
+
+
+def test_what_the_planner_learns_in_one_night_it_knows_in_the_next(tmp_path):
+    choice = {"strategies": ["examples", "brief"], "depths": [2, 5], "round_size": 40}
+    report = generate(tmp_path / "first", planner=choice)
+    state = json.loads((tmp_path / "first" / "report" / "planner.json").read_text())
+    planner = report.details["planner"]
+    assert planner["lessons_in_all"] == state["lessons"] == 135
+    assert len(planner["mean_regret_by_round"]) == 4 and planner["regret"] >= 0
+    assert sum(c["chosen"] for c in planner["choices"].values()) == 135
+    second = generate(tmp_path / "second", planner={**choice, "state": state})
+    assert second.details["planner"]["lessons_in_all"] == 270
+    generate(tmp_path / "again", planner=choice)
+    assert verify(tmp_path / "again" / "report") == verify(tmp_path / "first" / "report")
 
 
 def test_a_teacher_that_never_gets_it_right_fills_the_quarantine(tmp_path, monkeypatch):
@@ -105,11 +122,15 @@ def test_a_verifier_that_says_the_same_of_everything_stops_the_stage(tmp_path, m
     assert not list(tmp_path.glob("trajectories*"))
 
 
-def test_the_configured_endpoint_becomes_the_teacher(generated):
+def test_the_configured_endpoints_become_the_teachers(monkeypatch, tmp_path):
+    monkeypatch.setenv("SRL_RLVR_REQUEST_CACHE", str(tmp_path / "requests.sqlite"))
     trainer = create_trainer("npc_dialogue", "wrackmere")
-    config = TeacherConfig(kind="openai", base_url="http://127.0.0.1:1/v1", model="big-one", key_variable=None)
-    assert create_teacher(trainer, config).name == "big-one"
-    assert create_teacher(trainer, TeacherConfig()).name == "scripted"
+    big = TeacherConfig(kind="openai", base_url="http://127.0.0.1:1/v1", model="big-one", key_variable=None)
+    teachers = create_teachers(trainer, TrajectoryGenerationConfig(teacher=big, more_teachers=(TeacherConfig(),)))
+    assert {name: type(teacher) for name, teacher in teachers.items()} == {
+        "big-one": OpenAITeacher,
+        "scripted": ScriptedTeacher,
+    }
 
 
 def test_answers_that_nobody_could_read_are_quarantined_as_they_came(generated):
@@ -127,6 +148,9 @@ def test_answers_that_nobody_could_read_are_quarantined_as_they_came(generated):
         ({"world": "wrackmer"}, "did you mean 'wrackmere'"),
         ({"teacher": {"kind": "openai"}}, "teacher.base_url is not set"),
         ({"teacher": {"kind": "openai", "base_url": "http://x", "model": "m", "key_variable": "NO_KEY"}}, "NO_KEY"),
+        ({"more_teachers": [{}]}, "teachers scripted, scripted: a name is there twice"),
+        ({"planner": {"strategies": ["telepathy"]}}, "strategies.0 = 'telepathy'"),
+        ({"planner": {"depths": [2, 2]}}, "2 plans, 1 of them distinct"),
         ({"max_attempts": 0}, "max_attempts"),
         ({"counts": {"tain": 3}}, "did you mean 'train'"),
     ],

@@ -1,5 +1,6 @@
 """A toy world and model type, and an OpenAI-compatible server on a loopback socket."""
 
+import contextlib
 import json
 import random
 import threading
@@ -150,7 +151,8 @@ def chat_server() -> Iterator[ChatServer]:
             self.send_header("Content-Length", str(len(payload)))
             self.send_header("Retry-After-Ms", "1")
             self.end_headers()
-            self.wfile.write(payload)
+            with contextlib.suppress(ConnectionError):  # a client that no longer waits
+                self.wfile.write(payload)
 
         def log_message(self, *args):
             pass

@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from components.shared.collaboration.context_retriever import ContextRetriever
 from components.shared.collaboration.orchestrator import Orchestrator
+from components.shared.collaboration.planner import FixedPlanner, Plan
 from components.shared.collaboration.teacher_planner import ScriptedTeacher, UnreadableAnswer
 from components.shared.collaboration.verifier import Verifier
 from components.shared.contracts.errors import PipelineError
@@ -49,9 +50,9 @@ class Stubborn(ScriptedTeacher):
 def orchestrate(trainer, teacher, scenarios, concurrency=1, seed=5):
     orchestrator = Orchestrator(
         retriever=ContextRetriever(trainer.world),
-        teacher=teacher,
+        teachers={"t": teacher},
+        planner=FixedPlanner(Plan(teacher="t", depth=2)),
         verifier=Verifier(trainer, 0.7),
-        retrieval_depth=2,
         max_attempts=3,
         seed=seed,
         concurrency=concurrency,

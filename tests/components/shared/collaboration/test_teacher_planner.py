@@ -8,6 +8,8 @@ import pytest
 from components.shared.collaboration.context_retriever import ContextRetriever
 from components.shared.collaboration.endpoint import Endpoint
 from components.shared.collaboration.orchestrator import Orchestrator
+from components.shared.collaboration.planner import FixedPlanner, Plan
+from components.shared.collaboration.teacher_config import TeacherConfig
 from components.shared.collaboration.teacher_planner import (
     EXAMPLES,
     Assignment,
@@ -45,26 +47,25 @@ def right(body, number):
     return 200, said(a, b, a + b)
 
 
+PLAN = Plan(teacher="t", depth=2)
+
+
+def config(server, **changes):
+    settings = {"base_url": server.url, "model": "m", "key_variable": "TEACHER_KEY", "max_tokens": 100, "timeout_s": 5}
+    return TeacherConfig(**{"kind": "openai", "max_retries": 3, **settings, **changes})
+
+
 @pytest.fixture
 def teacher(trainer, chat_server, monkeypatch):
     """A teacher whose endpoint is the loopback server."""
     monkeypatch.setenv("TEACHER_KEY", KEY)
-    endpoint = Endpoint(
-        base_url=chat_server.url,
-        model="m",
-        key_variable="TEACHER_KEY",
-        temperature=0.7,
-        max_tokens=100,
-        timeout_s=5,
-        max_retries=3,
-    )
-    return OpenAITeacher(trainer, endpoint)
+    return OpenAITeacher(trainer, Endpoint(config(chat_server)))
 
 
 @pytest.fixture
 def assignment(trainer):
     (scenario,) = trainer.scenarios(random.Random(3), 1, [Split.TRAIN])
-    return Assignment(scenario=scenario, context=trainer.world.documents[:1], rng=random.Random(0))
+    return Assignment(scenario=scenario, context=trainer.world.documents[:1], rng=random.Random(0), plan=PLAN)
 
 
 def teach(teacher, assignment):
@@ -79,7 +80,7 @@ def teach(teacher, assignment):
 
 def test_the_scripted_teacher_draws_from_its_assignment_alone(trainer, assignment):
     teacher = ScriptedTeacher(trainer)
-    again = Assignment(scenario=assignment.scenario, context=(), rng=random.Random(0))
+    again = Assignment(scenario=assignment.scenario, context=(), rng=random.Random(0), plan=PLAN)
     assert teach(teacher, assignment) == teach(teacher, again)
 
 
@@ -107,6 +108,7 @@ def test_the_question_shows_what_is_known_and_hides_the_state(trainer, assignmen
         scenario=scenario,
         context=assignment.context,
         rng=random.Random(0),
+        plan=PLAN,
         feedback=("is: off by one",),
         previous=steps,
     )
@@ -170,16 +172,8 @@ def test_an_endpoint_that_stays_broken_ends_with_the_remedy(teacher, assignment,
 
 
 def test_an_endpoint_that_nobody_serves_ends_with_the_remedy(trainer, assignment):
-    endpoint = Endpoint(
-        base_url="http://127.0.0.1:1/v1",
-        model="m",
-        key_variable=None,
-        temperature=0,
-        max_tokens=10,
-        timeout_s=1,
-        max_retries=0,
-    )
-    with pytest.raises(PipelineError, match=r"127.0.0.1:1/v1 stays out of reach \(Connection error\)"):
+    endpoint = Endpoint(TeacherConfig(base_url="http://127.0.0.1:1/v1", model="m", key_variable=None, max_retries=0))
+    with pytest.raises(PipelineError, match=r"127.0.0.1:1/v1 stays out of reach \(Cannot connect to host"):
         teach(OpenAITeacher(trainer, endpoint), assignment)
 
 
@@ -220,19 +214,18 @@ def test_a_request_that_can_never_work_is_a_usage_error_without_the_key(
 
 def test_a_missing_key_names_its_variable(monkeypatch):
     monkeypatch.delenv("TEACHER_KEY", raising=False)
-    options = {"temperature": 0, "max_tokens": 1, "timeout_s": 1, "max_retries": 0}
     with pytest.raises(UsageError, match="TEACHER_KEY holds no key"):
-        Endpoint(base_url="http://127.0.0.1:1", model="m", key_variable="TEACHER_KEY", **options)
+        Endpoint(TeacherConfig(base_url="http://127.0.0.1:1", model="m", key_variable="TEACHER_KEY"))
     with pytest.raises(UsageError, match=r"teacher\.model is not set"):
-        Endpoint(base_url="http://127.0.0.1:1", model=None, key_variable=None, **options)
+        Endpoint(TeacherConfig(base_url="http://127.0.0.1:1", key_variable=None))
 
 
 def orchestrate(trainer, teacher, scenarios, concurrency):
     orchestrator = Orchestrator(
         retriever=ContextRetriever(trainer.world),
-        teacher=teacher,
+        teachers={"t": teacher},
+        planner=FixedPlanner(PLAN),
         verifier=Verifier(trainer, 0.7),
-        retrieval_depth=2,
         max_attempts=3,
         seed=0,
         concurrency=concurrency,
