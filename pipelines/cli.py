@@ -15,6 +15,8 @@ from typing import Any
 
 import click
 
+from pipelines.service_commands import COMMANDS
+
 EXIT_CODES = {"registered": 0, "refused": 3, "stale": 3, "failed": 1}
 INTERRUPTED = 130
 
@@ -99,6 +101,10 @@ def cli() -> None:
     """Make a game's language models better every night, and never worse."""
 
 
+for command in COMMANDS:
+    cli.add_command(command)
+
+
 @cli.command()
 @click.argument("dag", required=False)
 @env_option
@@ -114,7 +120,8 @@ def cli() -> None:
     "--engine",
     default="local",
     show_default=True,
-    help="local; sagemaker-local: its SageMaker definition on this machine; or sagemaker: in the environment's account.",
+    help="local; docker: in containers; sagemaker-local: its SageMaker definition on this machine; or sagemaker: in the "
+    "environment's account.",
 )
 @click.option("--run-id", help="Id of the run. [default: DAG-MODELTYPE-DATE-TIME]")
 @click.option("--resume", "resumed", metavar="ID", help="Go on with a run that was killed, stopped or failed.")

@@ -15,8 +15,10 @@ from pipelines.compilers.kubeflow import CompiledDag, compile_dag
 from pipelines.compilers.sagemaker_checks import check_account
 from pipelines.configuration import Environment, Settings, load_settings
 from pipelines.engines.champions import resolve
+from pipelines.engines.docker import Containers
 from pipelines.engines.engine import Engine, EngineName
 from pipelines.engines.local import LocalEngine, fresh_tasks
+from pipelines.engines.process import Runner, Subprocesses
 from pipelines.engines.remote_inputs import remote_inputs
 from pipelines.engines.run_folder import RunFolder, RunState, new_run_id
 from pipelines.engines.sagemaker import SageMakerEngine, real_account
@@ -55,6 +57,7 @@ def start(
     """Run a DAG as a new run. Raises UsageError or PipelineError before anything is written where it cannot be run."""
     settings = settings_for(engine, environment, tier, assignments)
     dag = compile_dag(dag_name, settings)
+    check_images(engine, dag, runs)
     state = RunState(
         run_id=run_id or new_run_id(dag_name, str(settings.defaults["model_type"])),
         dag=dag_name,
@@ -86,6 +89,7 @@ def resume(run_id: str, *, runs: Path, display: Display) -> Finished:
         state = folder.state
         settings = settings_for(EngineName(state.engine), state.environment, state.tier, state.assignments)
         dag = compile_dag(state.dag, settings)
+        check_images(EngineName(state.engine), dag, runs)
         return run(dag, folder, display)
 
 
@@ -139,8 +143,24 @@ def engine_for(dag: CompiledDag, folder: RunFolder, on_report: OnReport) -> Engi
     if state.engine == EngineName.SAGEMAKER_LOCAL:
         return SageMakerLocalEngine(environment=told, on_report=on_report)
     registry = ModelRegistry(state.tracking_uri)
-    store = StageStore(folder.runs / "store")
-    return LocalEngine(store=store, environment=told, effect_holds=registry.registered, on_report=on_report)
+    return LocalEngine(
+        store=StageStore(folder.runs.resolve() / "store"),
+        environment=told,
+        effect_holds=registry.registered,
+        on_report=on_report,
+        runner=runner_for(EngineName(state.engine), folder.runs),
+    )
+
+
+def runner_for(engine: EngineName, runs: Path) -> Runner:
+    return Containers(cache=runs / "cache") if engine == EngineName.DOCKER else Subprocesses()
+
+
+def check_images(engine: EngineName, dag: CompiledDag, runs: Path) -> None:
+    """Raise UsageError where an engine that runs containers lacks one of the DAG's images, or has it from other source."""
+    if engine == EngineName.DOCKER:
+        environment = dag.settings.environment
+        Containers(cache=runs / "cache").check({environment.image(task.spec.image) for task in dag.tasks.values()})
 
 
 def tracking_uri(environment: Environment, runs: Path) -> str:

@@ -91,7 +91,9 @@ def stages_table(state: RunState) -> Table:
         if task.seconds is None:
             table.add_row(name, task.status, "", "", "", "")
             continue
-        usage = [clock(task.seconds), clock(task.cpu_seconds or 0), f"{task.peak_mib or 0:.0f} MiB"]
+        cpu = "" if task.cpu_seconds is None else clock(task.cpu_seconds)
+        peak = "" if task.peak_mib is None else f"{task.peak_mib:.0f} MiB"
+        usage = [clock(task.seconds), cpu, peak]
         spent = "0 (cached)" if task.status == TaskStatus.CACHED else "0"
         table.add_row(name, task.status, *usage, spent)
     return table

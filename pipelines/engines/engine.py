@@ -14,6 +14,8 @@ class EngineName(StrEnum):
 
     LOCAL = "local"
     """Subprocesses under KFP's own orchestrator."""
+    DOCKER = "docker"
+    """Containers under the same orchestrator."""
     SAGEMAKER_LOCAL = "sagemaker-local"
     """The SageMaker definition under the SDK's local executor: subprocesses, and S3 by moto."""
     SAGEMAKER = "sagemaker"

@@ -69,7 +69,7 @@ class RunState(Record):
     run_id: str
     dag: str
     engine: str = "local"
-    """Which engine runs it: local, sagemaker-local or sagemaker."""
+    """Which engine runs it: local, docker, sagemaker-local or sagemaker."""
     execution: str | None = None
     """What the engine calls the execution: on SageMaker, its ARN."""
     environment: str

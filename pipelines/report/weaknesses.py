@@ -48,7 +48,7 @@ def _trends(folder: RunFolder) -> Iterator[dict[str, Any]]:
     nights = [list(read_jsonl(path / ANSWERS, Evaluated)) for path in dict.fromkeys(paths)][-NIGHTS:]
     if len(nights) < 2 or importlib.util.find_spec("scipy") is None:
         return
-    from components.shared.performance.weakness_detector import trends
+    from components.shared.performance.failure_trends import trends
 
     for trend in trends(nights, ROLE):
         if trend.direction != "none":

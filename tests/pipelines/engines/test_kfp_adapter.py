@@ -46,6 +46,7 @@ def test_each_task_comes_with_its_name_its_command_and_its_input(ran):
     grow, judge, enroll = ran(compiled().ir, 1.0)
     assert [call.task for call in (grow, judge, enroll)] == ["grow", "judge", "enroll_toy"]
     assert grow.command == ("python", "-m", "toy_stage", "grow")
+    assert grow.image == "toys/data:1"
     values = grow.executor_input["inputs"]["parameterValues"]
     assert values["seed"] == 5 and isinstance(values["seed"], int)
     assert json.loads(values["config"]) == {"fail": False, "size": 3}
