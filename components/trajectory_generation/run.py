@@ -8,17 +8,12 @@ from statistics import fmean
 
 from pydantic import JsonValue
 
-from components.shared.collaboration.bandit import BanditPlanner, plans_of
-from components.shared.collaboration.budget import Budget
+from components.shared.collaboration.bandit import BanditPlanner
 from components.shared.collaboration.example_generator import generate_examples
 from components.shared.collaboration.orchestrator import Orchestrator, Result, reasons
-from components.shared.collaboration.planner import FixedPlanner, Planner
-from components.shared.collaboration.request_cache import RequestCache, default_path
 from components.shared.collaboration.sources import open_retriever
-from components.shared.collaboration.teacher_config import TeacherConfig, TeacherKind
-from components.shared.collaboration.teacher_planner import OpenAITeacher, ScriptedTeacher, Teacher
+from components.shared.collaboration.teacher_planner import Teacher
 from components.shared.collaboration.verifier import Judged, Verifier
-from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import (
     Attempt,
     Exhausted,
@@ -35,6 +30,7 @@ from components.shared.storage.jsonl import write_jsonl
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.datasets import origin
+from components.trajectory_generation.setup import create_planner, create_teachers, workers
 from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
 STATE = "planner.json"
@@ -70,16 +66,14 @@ def run(config: TrajectoryGenerationConfig, inputs: Mapping[str, Path], outputs:
     write_jsonl(folder / "trajectories.jsonl", accepted)
     write_jsonl(folder / "scenarios.jsonl", (s for split in Split for s in scenarios[split]))
     write_jsonl(folder / "quarantine.jsonl", [quarantined(r) for r in results if not isinstance(r, Trajectory)])
-    show(PerformanceTracker(outputs["report"]), trainer, accepted, exhausted)
+    tracker = PerformanceTracker(outputs["report"])
+    show(tracker, trainer, accepted, exhausted)
     details: dict[str, JsonValue] = {
         "scenarios": {str(split): len(scenarios[split]) for split in Split},
         **tables(results),
+        **({} if config.examples.plain else {"example_kinds": dict(kinds)}),
+        **(learnt(planner, tracker, outputs["report"]) if isinstance(planner, BanditPlanner) else {}),
     }
-    if not config.examples.plain:
-        details["example_kinds"] = dict(kinds)
-    if isinstance(planner, BanditPlanner):
-        details["planner"] = planner.report()
-        write_text(outputs["report"] / STATE, planner.state.model_dump_json() + "\n")
     return Report(
         stage=SPEC.name,
         summary=f"{len(accepted)} of {len(taught)} scenarios answered by {', '.join(teachers)}, "
@@ -91,56 +85,13 @@ def run(config: TrajectoryGenerationConfig, inputs: Mapping[str, Path], outputs:
     )
 
 
-def all_teachers(config: TrajectoryGenerationConfig) -> tuple[TeacherConfig, ...]:
-    return (config.teacher, *config.more_teachers)
-
-
-def workers(config: TrajectoryGenerationConfig) -> int:
-    """Scenarios in work at once: twice the requests that may be in flight, so that the endpoints stay busy while answers
-    are put on disk and verified."""
-    return 2 * sum(t.concurrency for t in all_teachers(config) if t.kind != TeacherKind.SCRIPTED) or 1
-
-
-def create_teachers(trainer: ModelTypeTrainer, config: TrajectoryGenerationConfig) -> dict[str, Teacher]:
-    """The configured teachers by name, on one budget and one record of requests.
-
-    Raises UsageError where two share a name, or an endpoint's address, model, price or key is missing.
-    """
-    configs = all_teachers(config)
-    names = [teacher.name for teacher in configs]
-    if len(set(names)) < len(names):
-        raise UsageError(f"teachers {', '.join(names)}: a name is there twice: give each endpoint its own model")
-    if all(teacher.kind == TeacherKind.SCRIPTED for teacher in configs):
-        return {teacher.name: ScriptedTeacher(trainer) for teacher in configs}
-    budget, cache = Budget(config.budget), RequestCache(default_path())
-    return {teacher.name: create_teacher(trainer, teacher, budget, cache) for teacher in configs}
-
-
-def create_teacher(trainer: ModelTypeTrainer, config: TeacherConfig, budget: Budget, cache: RequestCache) -> Teacher:
-    """One teacher."""
-    if config.kind == TeacherKind.SCRIPTED:
-        return ScriptedTeacher(trainer)
-    from components.shared.collaboration.endpoint import Endpoint
-
-    return OpenAITeacher(trainer, Endpoint(config, budget=budget, cache=cache))
-
-
-def create_planner(trainer: ModelTypeTrainer, config: TrajectoryGenerationConfig) -> Planner:
-    """The bandit where there is a choice, with what an earlier night learnt; else the only plan."""
-    choice = config.planner
-    depths = choice.depths or (config.retrieval_depth,)
-    teachers = [teacher.name for teacher in all_teachers(config)]
-    plans = plans_of(teachers, choice.strategies, depths, choice.step_budgets)
-    if len(plans) == 1:
-        return FixedPlanner(plans[0])
-    return BanditPlanner(
-        trainer.name,
-        plans,
-        seed=config.seed,
-        score_per_usd=choice.score_per_usd,
-        round_size=choice.round_size,
-        state=choice.state,
-    )
+def learnt(planner: BanditPlanner, tracker: PerformanceTracker, folder: Path) -> dict[str, JsonValue]:
+    """The planner's report, its regret as a curve by round, and its state in a file for the next night."""
+    report = planner.report()
+    for number, regret in enumerate(report["mean_regret_by_round"]):
+        tracker.log(number, planner_regret=regret)
+    write_text(folder / STATE, planner.state.model_dump_json() + "\n")
+    return {"planner": report}
 
 
 def spending(teachers: Iterable[Teacher], usd: float, accepted: int) -> dict[str, float]:

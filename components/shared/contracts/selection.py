@@ -8,6 +8,32 @@ from pydantic import Field, field_validator
 from components.shared.contracts.records import Record, Score, Tier, content_id
 
 
+class Measured(Record):
+    """How one policy serves, measured on the machine that serves it."""
+
+    model_type: str
+    tier: Tier
+    policy: str
+    """Digest of the policy's manifest."""
+    base_model: str
+    parameters: int = Field(ge=1)
+    """Parameters of base model and adapter together."""
+    instance: str
+    """The machine, as the price list names it."""
+    input_tokens_per_s: float = Field(gt=0)
+    """Prompt tokens that the whole machine takes a second at the load of the measurement."""
+    output_tokens_per_s: float = Field(gt=0)
+    """Tokens that the whole machine writes a second at that load."""
+    first_token_ms: float = Field(ge=0.0)
+    """Median time to the first token."""
+    token_ms: float = Field(ge=0.0)
+    """Median time a further token."""
+    completion_tokens: float = Field(gt=0.0)
+    """Mean length of an answer."""
+    samples: int = Field(ge=1)
+    """Requests measured."""
+
+
 class Benchmark(Record):
     """One policy on one tier, as measured on held-out scenarios of one model type."""
 

@@ -59,9 +59,7 @@ class PerformanceTracker:
         self._samples.flush()
 
 
-def progress(
-    items: Iterable[T], what: str | Callable[[], str], total: int | None = None, done: int = 0
-) -> Iterator[T]:
+def progress(items: Iterable[T], what: str | Callable[[], str], total: int | None = None, done: int = 0) -> Iterator[T]:
     """Go through `items` and show how far: a bar on a terminal, the engine's display where one runs, else sparse lines.
 
     `what` is a name, or a function that says how things stand. `done` of the `total` were gone through before, by a run

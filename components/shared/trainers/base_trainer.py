@@ -126,7 +126,7 @@ class ModelTypeTrainer(ABC):
         return None
 
     def split_of(self, group: str) -> Split:
-        """The split of a group: a function of its name alone, so that added data moves nothing. 20 % test, 5 % validation."""
+        """The split of a group, by its name alone, so that added data moves nothing: 20 % test, 5 % validation."""
         point = int(hashlib.sha256(f"{self.name}/{group}".encode()).hexdigest(), 16) % 100
         return Split.TEST if point < 20 else Split.VALIDATION if point < 25 else Split.TRAIN
 

@@ -14,7 +14,8 @@ from components.shared.storage.jsonl import read_jsonl
 from components.shared.trainers.npc_dialogue_trainer import NPCDialogueTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.datasets import recreate_trainer
-from components.trajectory_generation.run import create_teachers, quarantined
+from components.trajectory_generation.run import quarantined
+from components.trajectory_generation.setup import create_teachers
 from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
 CONFIG = {"counts": {"train": 120, "validation": 15, "test": 40}, "seed": 4}
