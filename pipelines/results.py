@@ -125,6 +125,7 @@ def next_steps(folder: RunFolder) -> list[tuple[str, str]]:
             ("go on", f"srl-rlvr run --resume {state.run_id}"),
         ]
     return [
+        ("report", f"srl-rlvr report {state.run_id}"),
         ("artifacts", str(shortest(folder.path / "artifacts"))),
         ("logs", str(shortest(folder.path / "logs"))),
         ("curves", f"mlflow ui --backend-store-uri {state.tracking_uri}"),

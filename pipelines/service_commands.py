@@ -68,17 +68,14 @@ def rules() -> None:
 @click.option("--world", default="wrackmere", show_default=True)
 def test_rules(world: str) -> int:
     """Run the examples written beside each rule."""
-    from components.shared.collaboration.rules_engine import RulesEngine
+    from components.shared.collaboration.rules_versions import check_rules
     from components.shared.collaboration.world import load_world
 
-    loaded = load_world(world)
-    engine = RulesEngine(loaded.rules)
-    faults = list(engine.example_faults())
-    for fault in faults:
-        click.echo(f"{fault.rule.source}: rule {fault.rule.id}, example {fault.number}: {fault.found}")
-    examples = sum(len(rule.examples) for rule in loaded.rules)
-    click.echo(f"{len(loaded.rules)} rules, {examples} examples, {len(faults)} wrong; version {engine.version[:12]}")
-    return 1 if faults else 0
+    checked = check_rules(load_world(world))
+    for fault in checked.faults:
+        click.echo(fault)
+    click.echo(f"{checked.rules} rules, {checked.examples} examples, {len(checked.faults)} wrong")
+    return 1 if checked.faults else 0
 
 
 @click.command("import")

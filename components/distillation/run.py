@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 from components.distillation.distillation_pipeline import on_policy, warm_up
 from components.distillation.quality_validator import validate
@@ -9,9 +10,12 @@ from components.distillation.spec import SPEC, DistillationConfig
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
+from components.shared.contracts.weakness import ANSWERS
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.samples import sample_rollouts
-from components.shared.performance.scoring import Scores, describe, score_policy
+from components.shared.performance.scoring import Scores, describe, final_metrics, score_policy
+from components.shared.performance.weakness_detector import evaluated
+from components.shared.storage.jsonl import write_jsonl
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
 from components.shared.training.distributed.world import World
@@ -39,6 +43,8 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
     scores = score_roles(config, dataset, {**inputs, "student": outputs["policy"]})
     quality = validate(scores["student"], scores["teacher"], scores["champion"], config)
     options = {"confidence": config.confidence, "resamples": config.resamples, "seed": config.seed}
+    policies: dict[str, Any] = {role: describe(s, **options) for role, s in scores.items()}
+    write_jsonl(outputs["report"] / ANSWERS, evaluated(list(dataset.scenarios(Split.TEST)), scores))
     share = parameter_count(student.model) / parameter_count(teacher.model)
     verdict = quality["gate"]
     return Report(
@@ -46,9 +52,9 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
         summary=f"{config.tier} student of {share:.0%} of its teacher's size keeps {quality['retention']['mean']:.3f} "
         f"of its score: {'accepted' if verdict['accepted'] else 'refused'}",
         scalars={"quality_margin": verdict["margin"]},
-        metrics={f"{role}_greedy": float(s.greedy.mean()) for role, s in scores.items()} | {"size_of_teacher": share},
+        metrics=final_metrics(policies) | {"size_of_teacher": share},
         details={
-            "policies": {role: describe(s, **options) for role, s in scores.items()},
+            "policies": policies,
             "data": dict(dataset.metadata),
             **quality,
         },

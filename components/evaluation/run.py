@@ -11,7 +11,15 @@ from components.shared.contracts.records import Scenario, Split
 from components.shared.contracts.stage import Report
 from components.shared.contracts.weakness import ANSWERS, WEAKNESSES
 from components.shared.performance.performance_tracker import PerformanceTracker, progress
-from components.shared.performance.scoring import Criterion, Scores, describe, gain_interval, gate, score_policy
+from components.shared.performance.scoring import (
+    Criterion,
+    Scores,
+    describe,
+    final_metrics,
+    gain_interval,
+    gate,
+    score_policy,
+)
 from components.shared.performance.weakness_detector import detect, evaluated
 from components.shared.storage.artifacts import MANIFEST, read_manifest, write_text
 from components.shared.storage.jsonl import write_jsonl
@@ -62,7 +70,7 @@ def run(config: EvaluationConfig, inputs: Mapping[str, Path], outputs: Mapping[s
         summary=f"{accepted} accepted: candidate {scores['candidate'].greedy.mean():.3f}, "
         f"champion {scores['champion'].greedy.mean():.3f} on {len(scenarios)} held-out scenarios",
         scalars={"gate_margin": verdict["margin"]},
-        metrics={f"{role}_greedy": float(scores[role].greedy.mean()) for role in ROLES},
+        metrics=final_metrics(details["policies"]),
         details=details,
         artifacts={
             "accepted_policy": read_manifest(inputs[accepted]).metadata

@@ -17,7 +17,7 @@ def srl_rlvr(*arguments: str) -> subprocess.CompletedProcess[str]:
 def test_the_examples_beside_the_rules_hold():
     done = srl_rlvr("rules", "test")
     assert done.returncode == 0
-    assert " 0 wrong; version " in done.stdout
+    assert " 0 wrong" in done.stdout
 
 
 def test_demonstrations_are_imported_and_what_cannot_be_read_is_quarantined(tmp_path: Path):

@@ -142,3 +142,10 @@ def describe(scores: Scores, **bootstrap_options: Any) -> dict[str, Any]:
     """Greedy, sampled and correct as intervals, for a report."""
     parts = {"greedy": scores.greedy, "sampled": scores.sampled, "correct": scores.correct}
     return {name: mean_interval(values, **bootstrap_options).model_dump() for name, values in parts.items()}
+
+
+def final_metrics(policies: dict[str, dict[str, Any]]) -> dict[str, float]:
+    """What a registry is to know of described policies: greedy mean and lower bound by role, and the sample size."""
+    means = {f"{role}_greedy": found["greedy"]["mean"] for role, found in policies.items()}
+    bounds = {f"{role}_greedy_low": found["greedy"]["low"] for role, found in policies.items()}
+    return {**means, **bounds, "scenarios": float(next(iter(policies.values()))["greedy"]["n"])}
