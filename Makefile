@@ -4,7 +4,7 @@
 
 ENV ?= local
 DAG ?= nightly
-EXTRAS := data,train,tracking,aws,dev
+EXTRAS := data,train,tracking,aws,serve,dev
 PYTHON ?= $(firstword $(foreach name,python3.11 python3.12 python3 python,$(shell $(name) -c \
 	'import sys; (3, 11) <= sys.version_info[:2] <= (3, 12) and print(sys.executable)' 2>/dev/null)))
 BIN := .venv/bin
@@ -12,7 +12,7 @@ READY := .venv/ready
 SDK := .venv-sagemaker/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help sagemaker setup run test verify lint bench clean
+.PHONY: help sagemaker setup run images sbom test verify lint bench clean
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -37,6 +37,15 @@ $(SDK): pyproject.toml requirements.lock
 
 run: $(READY) ## Run a DAG on this machine
 	$(BIN)/srl-rlvr run $(DAG) --env $(ENV)
+
+images: $(READY) ## The container images, as ENV names them
+	$(BIN)/python containers/build.py --env $(ENV)
+
+sbom: $(READY) ## A bill of materials of each image, in build/sbom
+	bash containers/tools/install.sh
+	@mkdir -p build/sbom
+	@for name in $$($(BIN)/python containers/build.py --env $(ENV) --names); do image=$${name##*/}; \
+		.venv-containers/bin/syft scan --quiet docker:$$name --output spdx-json=build/sbom/$${image%%:*}.spdx.json || exit 1; done
 
 test: $(READY) ## All tests; campaigns (kills, mutations, fault scripts) are sampled
 	$(BIN)/pytest

@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from difflib import SequenceMatcher
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import numpy as np
 from numpy.typing import NDArray
@@ -107,18 +107,26 @@ def likeness(a: str, b: str) -> float:
 
 
 def signature(grams: Grams) -> bytes:
-    """The MinHash of a text's shingles; a text of fewer than three words has one shingle, itself."""
-    minhash = _empty().copy()
-    minhash.update_batch((grams.runs(min(SHINGLE, grams.words)) >> np.uint64(32)).tolist())
-    return minhash.hashvalues.tobytes()
+    """The MinHash of a text's shingles; a text of fewer than three words has one shingle, itself.
+
+    The permutations are datasketch's, applied to all shingles at once as MinHash.update_batch does, without a Python
+    object a shingle.
+    """
+    scale_S, shift_S = _permutations()
+    mixed = (grams.runs(min(SHINGLE, grams.words)) >> np.uint64(32)).astype(np.uint32)
+    for bits, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's finaliser, as scheme affine32 mixes
+        mixed = (mixed ^ (mixed >> np.uint32(bits))) * np.uint32(factor)
+    mixed ^= mixed >> np.uint32(16)
+    return (mixed[:, None] * scale_S + shift_S).min(axis=0, initial=np.iinfo(np.uint32).max).tobytes()
 
 
 @functools.cache
-def _empty() -> Any:
-    """datasketch's MinHash of nothing, imported by the first natural text: it brings scipy along."""
+def _permutations() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
+    """datasketch's, imported by the first natural text: it brings scipy along."""
     from datasketch import MinHash
 
-    return MinHash(num_perm=BANDS * BAND_ROWS, hashfunc=int)
+    scale_S, shift_S = MinHash(num_perm=BANDS * BAND_ROWS, scheme="affine32").permutations
+    return scale_S.astype(np.uint32), shift_S.astype(np.uint32)
 
 
 def _split_alike(ranked: list[Row], near: float) -> tuple[list[Row], list[Gone]]:

@@ -4,6 +4,17 @@ locals {
   settings = yamldecode(file("${var.configs_dir}/environments/${var.environment}.yaml"))
   account  = merge({ prefix = "srl-rlvr", pipeline_prefix = "srl-rlvr" }, local.settings.sagemaker)
 
+  # What a tier's training machines cost an hour, on demand.
+  prices = yamldecode(file("${var.configs_dir}/prices.yaml")).instances
+  trainers = {
+    for tier in keys(var.tier_latency_ms) :
+    tier => yamldecode(file("${var.configs_dir}/tiers/${tier}.yaml")).jobs.training
+  }
+  usd_per_hour = {
+    for tier, job in local.trainers :
+    tier => local.prices[job.instance_type].usd_per_hour * try(job.instance_count, 1)
+  }
+
   context = {
     name            = "srl-rlvr-${var.environment}"
     account         = local.account.account_id
@@ -86,4 +97,11 @@ module "orchestration" {
   topic_arns         = module.monitoring.topic_arns
   metrics_namespace  = module.monitoring.metrics_namespace
   retention_days     = var.retention_days
+  night = {
+    model_types   = var.model_types
+    promotion     = try(local.settings.stages.registration.promotion, "auto")
+    serving_image = "${local.settings.image_registry}/serving:${local.settings.image_tag}"
+    policies      = local.settings.policies
+    usd_per_hour  = local.usd_per_hour
+  }
 }

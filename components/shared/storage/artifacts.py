@@ -48,9 +48,14 @@ def file_digest(path: Path) -> str:
 
 
 def seal(folder: Path, kind: ArtifactKind, metadata: dict[str, JsonValue] | None = None) -> Manifest:
-    """Flush every file of `folder` to disk and write its manifest last."""
+    """Flush every file of `folder` to disk and write its manifest last.
+
+    Files become readable by everyone who reaches the folder: the next stage may be a container with a user of its own, and
+    safetensors writes files that only their owner can read.
+    """
     files = {}
     for path in sorted(p for p in folder.rglob("*") if p.is_file()):
+        path.chmod(path.stat().st_mode | 0o444)
         _fsync(path)
         files[path.relative_to(folder).as_posix()] = file_digest(path)
     manifest = Manifest(kind=kind, files=files, metadata=metadata or {})

@@ -306,7 +306,7 @@ class SpellBackward(Task):
     options_type = WordOptions
     options: WordOptions
     words = ("=",)
-    misheard: ClassVar[dict[int, str]] = str.maketrans("iu", "eo")
+    misheard: ClassVar[dict[int, int]] = str.maketrans("iu", "eo")
 
     @property
     def operand_words(self) -> tuple[str, ...]:
@@ -327,7 +327,8 @@ class SpellBackward(Task):
         return [self.name, *(word for pair in zip(ORDINALS, problem.operands, strict=False) for word in pair), "="]
 
     def solution(self, problem: Problem) -> list[Unit]:
-        return list(zip(ORDINALS, problem.operands, strict=False))[::-1]
+        units: list[Unit] = list(zip(ORDINALS, problem.operands, strict=False))
+        return units[::-1]
 
     def slip(self, problem: Problem) -> list[Unit]:
         return [(position, letter.translate(self.misheard)) for position, letter in self.solution(problem)]

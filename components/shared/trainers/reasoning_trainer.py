@@ -12,7 +12,7 @@ the gym's entry: its question in natural language stays there, the prompt puts t
 import hashlib
 import random
 from collections.abc import Sequence
-from typing import ClassVar
+from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
@@ -92,7 +92,10 @@ class ReasoningTrainer(ModelTypeTrainer):
         return {"work": [action_of(task, unit) for unit in units], "answer": list(answer)}
 
     def step_action(self, action: Action, step: Step) -> Action:
-        return {ANSWER: action[ANSWER]} if step.title == ANSWER else action["work"][step.index - 1]
+        if step.title == ANSWER:
+            return {ANSWER: action[ANSWER]}
+        work: Any = action["work"]
+        return work[step.index - 1]
 
     def demonstrate(
         self, scenario: Scenario, rng: random.Random, habits: Habits, feedback: Sequence[str] = ()

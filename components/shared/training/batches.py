@@ -11,7 +11,7 @@ def batches(rows: int, size: int, seed: int, start: int = 0) -> Iterator[list[in
     """
     position = start * size
     while True:
-        batch = []
+        batch: list[int] = []
         while len(batch) < size:
             epoch, offset = divmod(position, rows)
             taken = _permutation(rows, seed, epoch)[offset : offset + size - len(batch)]

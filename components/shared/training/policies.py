@@ -4,16 +4,20 @@ A policy's folder holds config.json, model.safetensors and the tokenizer's files
 """
 
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 # The OpenMP runtime reads this once, when torch loads: waiting threads must not burn the second core.
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
 import torch
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerFast
+from torch.distributed.tensor import DTensor
+from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
+
+from components.shared.training.distributed.spreading import assembled
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -43,11 +47,16 @@ def load_policy(folder: Path) -> Policy:
         dtype="auto" if torch.cuda.is_available() else torch.float32,
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
-    return Policy(model=model, tokenizer=tokenizer)
+    return Policy(model=model, tokenizer=cast(PreTrainedTokenizerFast, tokenizer))
 
 
-def save_policy(policy: Policy, folder: Path, weights: Mapping[str, torch.Tensor] | None = None) -> None:
-    """Write the policy's files into an existing folder; `weights` stand in for a model whose own are split up."""
+def save_policy(policy: Policy, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:
+    """Write the policy's files into an existing folder; `weights` stand in for the model's own.
+
+    Where the model is split over processes, every one of them must call it.
+    """
+    if weights is None and any(isinstance(p, DTensor) for p in policy.model.parameters()):
+        weights = assembled(policy.model)
     policy.model.save_pretrained(folder, safe_serialization=True, state_dict=weights)
     policy.tokenizer.save_pretrained(folder)
 
@@ -57,6 +66,6 @@ def parameter_count(model: PreTrainedModel) -> int:
     return sum(p.numel() for p in model.parameters())
 
 
-def encode_prompts(policy: Policy, prompts: Sequence[str]) -> dict[str, torch.Tensor]:
+def encode_prompts(policy: Policy, prompts: Sequence[str]) -> BatchEncoding:
     """Prompts as `input_ids` and `attention_mask`, both (B, P), padded on the left."""
     return policy.tokenizer(list(prompts), return_tensors="pt", padding=True, return_token_type_ids=False)

@@ -27,7 +27,7 @@ def complete(
         chosen = order[start : start + batch_size]
         batch = encode_prompts(policy, [prompts[i] for i in chosen]).to(policy.model.device)
         sampling = {"do_sample": False} if temperature is None else {"do_sample": True, "temperature": temperature}
-        ids = policy.model.generate(
+        ids = policy.model.generate(  # type: ignore[operator]
             **batch,
             max_new_tokens=max_tokens,
             top_k=0,

@@ -15,13 +15,24 @@ SMALL = "counts: {train: 40, validation: 5, test: 5}\n"
 def trajectories(tmp_path_factory) -> Path:
     folder = tmp_path_factory.mktemp("generated")
     (folder / "config.yaml").write_text(SMALL)
-    argv = ["--config", f"{folder}/config.yaml", "--output", f"trajectories={folder}/t", "--output", f"report={folder}/r"]
+    argv = [
+        "--config",
+        f"{folder}/config.yaml",
+        "--output",
+        f"trajectories={folder}/t",
+        "--output",
+        f"report={folder}/r",
+    ]
     assert main(["trajectory_generation", *argv]) == 0
     return folder / "t"
 
 
 def verification(source: Path, target: Path) -> list[str]:
-    places = [("input", "trajectories", source), ("output", "verified", target / "v"), ("output", "report", target / "r")]
+    places = [
+        ("input", "trajectories", source),
+        ("output", "verified", target / "v"),
+        ("output", "report", target / "r"),
+    ]
     return ["verification", *(word for kind, name, path in places for word in (f"--{kind}", f"{name}={path}"))]
 
 
@@ -97,7 +108,9 @@ def test_a_corrupted_input_stops_the_stage_before_it_writes(trajectories: Path, 
     assert {p.name for p in tmp_path.iterdir()} == {"broken"}
 
 
-@pytest.mark.skipif(os.geteuid() != 0 or not Path("/proc").is_dir(), reason="needs /proc as a place nobody can write to")
+@pytest.mark.skipif(
+    os.geteuid() != 0 or not Path("/proc").is_dir(), reason="needs /proc as a place nobody can write to"
+)
 def test_a_place_that_cannot_be_written_to_is_one_line(trajectories: Path, capsys):
     assert main(verification(trajectories, Path("/proc/nowhere"))) == 1
     assert "/proc/nowhere" in capsys.readouterr().err

@@ -7,19 +7,31 @@ locals {
 
   pipelines  = ["${local.arn}:sagemaker:${local.own}:pipeline/${var.context.pipeline_prefix}-*"]
   versions   = ["${local.arn}:sagemaker:${local.own}:model-package/${var.context.name}-*"]
+  groups     = ["${local.arn}:sagemaker:${local.own}:model-package-group/${var.context.name}-*"]
+  jobs       = ["${local.arn}:sagemaker:${local.own}:processing-job/pipelines-*"]
   machines   = ["${local.arn}:states:${local.own}:stateMachine:${var.context.name}-*"]
   executions = ["${local.arn}:states:${local.own}:execution:${var.context.name}-*"]
   nights     = ["${var.bucket.arn}/${var.bucket.prefix}/nights/*"]
+  # What a run left: its registration's report, and whether its trajectories are whole.
+  reports = [
+    "${var.bucket.arn}/${var.bucket.prefix}/runs/*/register-*/*",
+    "${var.bucket.arn}/${var.bucket.prefix}/runs/*/verification/*",
+    "${var.bucket.arn}/traces/*",
+  ]
 
   # Call as a state's Resource names it => IAM action, resources.
   known_calls = {
-    "cloudwatch:putMetricData"            = { action = "cloudwatch:PutMetricData", resources = ["*"] }
-    "s3:deleteObject"                     = { action = "s3:DeleteObject", resources = local.nights }
-    "s3:getObject"                        = { action = "s3:GetObject", resources = local.nights }
-    "s3:listObjectsV2"                    = { action = "s3:ListBucket", resources = [var.bucket.arn] }
-    "s3:putObject"                        = { action = "s3:PutObject", resources = local.nights }
+    "cloudwatch:putMetricData" = { action = "cloudwatch:PutMetricData", resources = ["*"] }
+    "s3:deleteObject"          = { action = "s3:DeleteObject", resources = local.nights }
+    "s3:getObject"             = { action = "s3:GetObject", resources = concat(local.nights, local.reports) }
+    "s3:listObjectsV2"         = { action = "s3:ListBucket", resources = [var.bucket.arn] }
+    "s3:putObject"             = { action = "s3:PutObject", resources = local.nights }
+    "sagemaker:createModelPackage" = {
+      action = "sagemaker:CreateModelPackage", resources = concat(local.versions, local.groups)
+    }
     "sagemaker:describeModelPackage"      = { action = "sagemaker:DescribeModelPackage", resources = local.versions }
     "sagemaker:describePipelineExecution" = { action = "sagemaker:DescribePipelineExecution", resources = local.pipelines }
+    "sagemaker:describeProcessingJob"     = { action = "sagemaker:DescribeProcessingJob", resources = local.jobs }
     "sagemaker:listModelPackages"         = { action = "sagemaker:ListModelPackages", resources = local.versions }
     "sagemaker:listPipelineExecutions"    = { action = "sagemaker:ListPipelineExecutions", resources = local.pipelines }
     "sagemaker:listPipelineExecutionSteps" = {
@@ -32,7 +44,19 @@ locals {
     "sfn:describeExecution"            = { action = "states:DescribeExecution", resources = local.executions }
     "sfn:startExecution"               = { action = "states:StartExecution", resources = local.machines }
     "sfn:stopExecution"                = { action = "states:StopExecution", resources = local.executions }
+    "states:startExecution.sync:2"     = { action = "states:StartExecution", resources = local.machines }
     "sns:publish"                      = { action = "sns:Publish", resources = values(var.topic_arns) }
+  }
+  # What a call needs beside its own action: to wait for an execution, Step Functions has a rule of its own made.
+  accompanying = {
+    "states:startExecution.sync:2" = [
+      { Effect = "Allow", Action = ["states:DescribeExecution", "states:StopExecution"], Resource = local.executions },
+      {
+        Effect   = "Allow"
+        Action   = ["events:DescribeRule", "events:PutRule", "events:PutTargets"]
+        Resource = ["${local.arn}:events:${local.own}:rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"]
+      },
+    ]
   }
   conditions = {
     "cloudwatch:PutMetricData" = { StringEquals = { "cloudwatch:namespace" = var.metrics_namespace } }
@@ -74,17 +98,20 @@ resource "aws_iam_role_policy" "machine" {
   role = aws_iam_role.machine[each.key].name
   policy = jsonencode({
     Version = "2012-10-17"
-    Statement = [
-      for call in local.calls[each.key] : merge(
-        {
-          Effect   = "Allow"
-          Action   = [local.known_calls[call].action]
-          Resource = local.known_calls[call].resources
-        },
-        { for key in ["Condition"] : key => local.conditions[local.known_calls[call].action]
-        if contains(keys(local.conditions), local.known_calls[call].action) },
-      ) if contains(keys(local.known_calls), call)
-    ]
+    Statement = concat(
+      [
+        for call in local.calls[each.key] : merge(
+          {
+            Effect   = "Allow"
+            Action   = [local.known_calls[call].action]
+            Resource = local.known_calls[call].resources
+          },
+          { for key in ["Condition"] : key => local.conditions[local.known_calls[call].action]
+          if contains(keys(local.conditions), local.known_calls[call].action) },
+        ) if contains(keys(local.known_calls), call)
+      ],
+      flatten([for call in local.calls[each.key] : lookup(local.accompanying, call, [])]),
+    )
   })
 }
 

@@ -5,7 +5,7 @@ locals {
   }
 
   # What a machine's ${placeholders} may name.
-  bindings = {
+  bindings = merge({
     account           = var.context.account
     region            = var.context.region
     partition         = var.context.partition
@@ -16,7 +16,13 @@ locals {
     alerts_topic      = var.topic_arns["alerts"]
     reports_topic     = var.topic_arns["reports"]
     metrics_namespace = var.metrics_namespace
-  }
+    model_types       = join(",", var.night.model_types)
+    promotion         = var.night.promotion
+    serving_image     = var.night.serving_image
+    },
+    { for tier, uri in var.night.policies : "${tier}_base" => "${trimsuffix(uri, "/")}/" },
+    { for tier, usd in var.night.usd_per_hour : "${tier}_usd_per_hour" => usd },
+  )
   definitions = { for name, file in local.files : name => templatefile(file, local.bindings) }
 }
 

@@ -57,3 +57,19 @@ variable "retention_days" {
   description = "Days that execution logs are kept."
   type        = number
 }
+
+variable "night" {
+  description = "What a night trains and promotes: auto or manual; the policies by tier that stand in where nothing serves yet; what a tier's machines cost."
+  type = object({
+    model_types   = set(string)
+    promotion     = string
+    serving_image = string
+    policies      = map(string)
+    usd_per_hour  = map(number)
+  })
+
+  validation {
+    condition     = contains(["auto", "manual"], var.night.promotion)
+    error_message = "stages.registration.promotion is ${var.night.promotion}: it must be auto or manual."
+  }
+}

@@ -27,6 +27,15 @@ def test_a_sealed_artifact_verifies_and_its_identity_ignores_where_it_lies(artif
     assert verify(moved).digest == digest
 
 
+def test_what_only_its_owner_could_read_is_readable_by_another_user_once_sealed(tmp_path: Path):
+    """safetensors writes files of mode 600, and the next stage may be a container with a user of its own."""
+    folder = tmp_path / "policy"
+    (folder / "inner").mkdir(parents=True)
+    (folder / "inner" / "model.safetensors").touch(mode=0o600)
+    seal(folder, ArtifactKind.POLICY)
+    assert [path.stat().st_mode & 0o444 for path in folder.rglob("*") if path.is_file()] == [0o444, 0o444]
+
+
 @pytest.mark.parametrize(
     ("damage", "said"),
     [

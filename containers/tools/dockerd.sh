@@ -1,0 +1,42 @@
+#!/usr/bin/env bash
+# A Docker daemon of one's own, for machines that have the program but no daemon at work. Needs root, dockerd and runc.
+#
+#     dockerd.sh start DIR    prints the socket once it answers; everything the daemon keeps lies below DIR
+#     dockerd.sh stop DIR
+#
+# It touches neither iptables nor a daemon that is there already, so containers reach the network only as the host
+# (--network host), which is also how images are built on it.
+set -euo pipefail
+verb=$1 folder=$(realpath -m "$2")
+socket=$folder/docker.sock
+
+running() { [ -f "$folder/docker.pid" ] && kill -0 "$(cat "$folder/docker.pid")" 2>/dev/null; }
+
+start() {
+  mkdir -p "$folder"
+  echo '{}' >"$folder/daemon.json"
+  setsid dockerd --config-file "$folder/daemon.json" --data-root "$folder/data" --exec-root "$folder/exec" \
+    --pidfile "$folder/docker.pid" --host "unix://$socket" --bridge none --iptables=false --ip6tables=false \
+    >"$folder/log" 2>&1 </dev/null &
+  for _ in $(seq 300); do
+    if docker --host "unix://$socket" info >/dev/null 2>&1; then echo "$socket"; return; fi
+    sleep 0.1
+  done
+  echo "error: dockerd did not answer within 30 s: see $folder/log" >&2
+  tail -3 "$folder/log" >&2
+  return 1
+}
+
+stop() {
+  running && kill "$(cat "$folder/docker.pid")"
+  for _ in $(seq 300); do running || break; sleep 0.1; done
+  if running; then echo "error: dockerd did not stop within 30 s: see $folder/log" >&2; return 1; fi
+  # The network namespace that host containers shared stays mounted, and the folder could not be removed.
+  awk -v below="$folder/" 'index($2, below) == 1 {print $2}' /proc/mounts | sort -r | xargs -r umount
+}
+
+case $verb in
+  start) running && echo "$socket" || start ;;
+  stop) stop ;;
+  *) echo "error: unknown command '$verb': write start or stop" >&2; exit 2 ;;
+esac
