@@ -55,7 +55,8 @@ class Grams:
     __slots__ = ("_sums_W", "words")
 
     def __init__(self, text: str):
-        words_W = np.array([_WORDS[word] for word in text.split()], dtype=np.uint64)
+        words = text.split()
+        words_W = np.fromiter(map(_WORDS.__getitem__, words), dtype=np.uint64, count=len(words))
         self.words = len(words_W)
         self._sums_W = np.zeros(self.words + 1, dtype=np.uint64)
         np.cumsum(words_W * _UP.first(self.words), out=self._sums_W[1:])

@@ -6,27 +6,46 @@ recogniser's own pattern, and only texts that meet one reach presidio.
 """
 
 import re
+import sys
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
 from components.data_validation.checks import Fault
 from components.shared.contracts.errors import unknown
 
-NECESSARY = {
-    "EMAIL_ADDRESS": r"@\w",
-    "CREDIT_CARD": r"\d(?:[- ]?\d){12}",
-    "IBAN_CODE": r"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}",
-    "IP_ADDRESS": r":[0-9A-Fa-f]{0,4}:|[0-9]\.[0-9]{1,3}\.[0-9]",
-    "US_SSN": r"[0-9]{3}[- .]?[0-9]{2}[- .]?[0-9]{4}|[0-9]{5}-[0-9]{4}",
-    "CRYPTO": r"[bB13][A-Za-z0-9]{25}",
+
+@dataclass(frozen=True)
+class Condition:
+    """What a text must hold, some of it so cheap to count that the pattern is seldom tried."""
+
+    pattern: re.Pattern[str]
+    digits: int = 0
+    """Digits that every match holds at least."""
+    marks: str = ""
+    """Characters that every match holds, each at least that often."""
+
+
+NECESSARY: dict[str, tuple[Condition, ...]] = {
+    "CREDIT_CARD": (Condition(re.compile(r"\d(?:[- ]?\d){12}"), digits=13),),
+    "CRYPTO": (Condition(re.compile(r"[bB13][A-Za-z0-9]{25}"), digits=1),),
+    "EMAIL_ADDRESS": (Condition(re.compile(r"@\w"), marks="@"),),
+    "IBAN_CODE": (Condition(re.compile(r"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}"), digits=2),),
+    "IP_ADDRESS": (
+        Condition(re.compile(r":[0-9A-Fa-f]{0,4}:"), marks="::"),
+        Condition(re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]"), digits=4),
+    ),
     # No national number of presidio.REGIONS has fewer than seven digits, and no separator is longer than four.
-    "PHONE_NUMBER": r"\d(?:\D{0,4}\d){6}|[+\uff0b]\D{0,4}\d",
+    "PHONE_NUMBER": (
+        Condition(re.compile(r"\d(?:\D{0,4}\d){6}"), digits=7),
+        Condition(re.compile(r"[+\uff0b]\D{0,4}\d"), digits=1, marks="+"),
+    ),
+    "US_SSN": (Condition(re.compile(r"[0-9]{3}[- .]?[0-9]{2}[- .]?[0-9]{4}|[0-9]{5}-[0-9]{4}"), digits=9),),
 }
-"""What a text must hold for presidio to find an entity in it."""
-MARKS = b"0123456789@:"
-"""One of these is in every one of those."""
-DULL = bytes(set(range(256)) - set(MARKS))
+"""One of an entity's conditions holds for every text that presidio finds it in."""
+DIGITS, MARKS = b"0123456789", b"@:+"
+DULL = bytes(set(range(256)) - set(DIGITS + MARKS))
 SECRETS = {
     "AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
     "GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{50,}",
@@ -69,34 +88,44 @@ class PersonalData:
         for entity in entities:
             if entity not in NECESSARY:
                 raise unknown("entity of natural.entities", entity, NECESSARY)
-        self._entities = list(entities)
+        self._conditions = {entity: NECESSARY[entity] for entity in entities}
         self._score = score
-        self._necessary = re.compile("|".join(NECESSARY[entity] for entity in entities)) if entities else None
 
     def fault(self, text: str) -> Fault | None:
         """The first find, by its kind and place and never by its value: reasons are read by many."""
-        if self._necessary is None or not _marked(text) or not self._necessary.search(text):
+        if not (entities := self.suspects(text)):
             return None
-        found = self._engine.analyze(text, language="en", entities=self._entities, score_threshold=self._score)
+        found = self.engine.analyze(text, language="en", entities=entities, score_threshold=self._score)
         if not found:
             return None
         first = min(found, key=lambda find: (find.start, find.end, find.entity_type))
         return "personal_data", f"{first.entity_type} at characters {first.start} to {first.end}"
 
+    def suspects(self, text: str) -> list[str]:
+        """The entities that presidio might find in a text."""
+        seen = text.encode().translate(None, DULL)
+        # Beyond ASCII there are more digits and more plus signs than these: then every pattern is tried.
+        exact = text.isascii()
+        if exact and not seen:
+            return []
+        digits = sum(map(seen.count, DIGITS)) if exact else sys.maxsize
+        return [
+            entity
+            for entity, conditions in self._conditions.items()
+            if any(
+                digits >= condition.digits
+                and (not exact or all(seen.count(mark) >= condition.marks.encode().count(mark) for mark in MARKS))
+                and condition.pattern.search(text)
+                for condition in conditions
+            )
+        ]
+
     @cached_property
-    def _engine(self) -> Any:
+    def engine(self) -> Any:
         """Imported by the first suspicious text: presidio takes seconds to load, and most nights need none."""
         from components.data_validation.presidio import create_engine
 
         return create_engine()
-
-
-def _marked(text: str) -> bool:
-    """Whether a text holds a digit, an @ or two colons."""
-    if not text.isascii():
-        return True  # there are digits beyond ASCII
-    marks = text.encode().translate(None, DULL)
-    return len(marks) > 1 or marks != b":"[: len(marks)]
 
 
 def secret_fault(text: str) -> Fault | None:

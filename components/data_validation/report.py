@@ -80,8 +80,8 @@ def columns(histogram: Histogram) -> Sequence[dict[str, Any]]:
     """The columns of a drawing 100 wide and 40 high: areas are counts, since deciles are equally full by nature."""
     bounds = [histogram.low, *histogram.edges, histogram.high]
     spread = (histogram.high - histogram.low) or 1.0
-    # A value of its own, such as a score of 1, has no width: it is drawn as a fiftieth of the whole.
-    widths = [max((b - a) / spread, 0.02) for a, b in itertools.pairwise(bounds)]
+    # A value that a bin has to itself has no width: it is drawn half as wide as bins are on average.
+    widths = [max((b - a) / spread, 0.5 / len(histogram.counts)) for a, b in itertools.pairwise(bounds)]
     scale = 100 / sum(widths)
     heights = [count / width for count, width in zip(histogram.counts, widths, strict=True)]
     highest = max(heights) or 1.0

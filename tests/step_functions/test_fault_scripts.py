@@ -71,7 +71,7 @@ def does_nothing_twice(account: AwsAccount, script: Script) -> None:
 
 
 def keeps_or_replaces(account: AwsAccount, champions: dict[str, str], script: Script) -> None:
-    """What serves is the last version promoted on its tier and not taken back or, where there is none, what served before."""
+    """What serves is the newest version promoted and not taken back or, where there is none, what served before."""
     withdrawn = {package for package, status in account.flips if status != "Approved"}
     for tier in TIERS:
         ours = [package for package, _ in account.flips if f"-{tier}/" in package and package not in withdrawn]

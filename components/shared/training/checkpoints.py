@@ -18,7 +18,7 @@ import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from pydantic import JsonValue
 from safetensors.torch import save_file
@@ -96,7 +96,7 @@ class Checkpoints:
         self._termination.ignore()
         self._join()
         if kind is None and self._termination.requested:
-            raise Terminated("stopped by SIGTERM after the last update, which is saved: start it again to go on")
+            self._stop("the last update")
 
     def after_step(self, step: int, common: Callable[[], State], own: Callable[[], State] = dict) -> None:
         """Called between two updates with the number of updates done: save where it is time to.
@@ -111,9 +111,7 @@ class Checkpoints:
         if asked == 2:
             self._termination.met()
             self.finish()
-            if not self.world.main:
-                raise SystemExit(Terminated.exit_code)
-            raise Terminated(f"stopped by SIGTERM after update {step}, which is saved: start it again to go on")
+            self._stop(f"update {step}")
 
     def save(self, step: int, common: Callable[[], State], own: Callable[[], State] = dict) -> None:
         """Copy the state now and write it while the caller goes on; waits for the save before, if that is still at work.
@@ -169,6 +167,12 @@ class Checkpoints:
         if saved is not None and saved.own is not None:
             restore_rng(saved.own["rng"])
         return saved
+
+    def _stop(self, after: str) -> NoReturn:
+        """End the process; of several, one says why."""
+        if not self.world.main:
+            raise SystemExit(Terminated.exit_code)
+        raise Terminated(f"stopped by SIGTERM after {after}, which is saved: start it again to go on")
 
     def _due(self, step: int) -> bool:
         by_step = self.every_steps is not None and step % self.every_steps == 0

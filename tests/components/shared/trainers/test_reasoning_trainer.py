@@ -313,7 +313,7 @@ def test_a_state_whose_answer_is_not_its_problems_is_corrupt(fault):
         ("tasks: {number_sorting: {min_value: 9, max_value: 3}}", "a minimum is above its maximum"),
         ("group: 20\ntasks: {number_sorting: }", "did you mean 'groups'?"),
         ("tasks: {}", "tasks"),
-        ("tasks: {", "reasoning.yaml:1"),
+        ("tasks: {", "reasoning.yaml:"),
     ],
 )
 def test_a_bad_configuration_is_one_line_with_the_remedy(tmp_path, monkeypatch, yaml, message):

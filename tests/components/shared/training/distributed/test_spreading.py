@@ -54,7 +54,7 @@ class SRLStage:
     def __init__(self, workspace, folder, environment):
         self._folder = folder
         config = folder / "srl.yaml"
-        config.write_text("{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2}")
+        config.write_text("{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50}")
         inputs = [f"--input={n}={workspace / f}" for n, f in (("dataset", "dataset"), ("policy", "teacher"))]
         self._command = [sys.executable, "-m", "components", "srl", f"--config={config}", *inputs]
         self._environment = environment
