@@ -12,7 +12,7 @@ READY := .venv/ready
 SDK := .venv-sagemaker/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help sagemaker setup run images sbom test verify lint bench clean
+.PHONY: help sagemaker setup run images sbom test fast verify lint bench clean
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -48,10 +48,13 @@ sbom: $(READY) ## A bill of materials of each image, in build/sbom
 		.venv-containers/bin/syft scan --quiet docker:$$name --output spdx-json=build/sbom/$${image%%:*}.spdx.json || exit 1; done
 
 test: $(READY) ## All tests; campaigns (kills, mutations, fault scripts) are sampled
-	$(BIN)/pytest
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+
+fast: $(READY) ## The tests that take no more than about two seconds each
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 verify: $(READY) lint ## All tests, campaigns whole
-	SRL_RLVR_CAMPAIGNS=whole $(BIN)/pytest
+	OMP_NUM_THREADS=1 SRL_RLVR_CAMPAIGNS=whole $(BIN)/pytest -n 2 --dist loadfile
 
 lint: $(READY) ## Style, types and the layers
 	$(BIN)/ruff check .

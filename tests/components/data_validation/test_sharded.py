@@ -17,7 +17,7 @@ from components.shared.training.datasets import Dataset
 SHARDS = 4
 
 
-@pytest.fixture(scope="module", params=["formal", "natural"])
+@pytest.fixture(scope="module", params=["formal", pytest.param("natural", marks=pytest.mark.slow)])
 def night(request, tmp_path_factory):
     """An artifact in one file, the same in four, and the stage's outputs from the first."""
     folder = tmp_path_factory.mktemp(request.param)
