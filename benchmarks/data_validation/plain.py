@@ -4,6 +4,7 @@ It is what the stage is measured against, and a second opinion on every decision
 the libraries' documentation, and share with the stage its configuration and the trainer's identities alone.
 """
 
+import hashlib
 import json
 import math
 import re
@@ -30,6 +31,11 @@ Decision = tuple[str, str]
 
 def words_of(text: str) -> list[str]:
     return text.casefold().split()
+
+
+def digest(line: str) -> bytes:
+    """Who stays of the equally scored is a matter of content, or the order of reading would decide."""
+    return hashlib.blake2b(line.encode(), digest_size=16).digest()
 
 
 def runs(words: list[str], n: int) -> set[tuple[str, ...]]:
@@ -224,7 +230,7 @@ class PlainValidator:
         ids, texts = set(), set()
         index = MinHashLSH(num_perm=128, params=(32, 4))
         signatures = {}
-        for line, trajectory in sorted(standing, key=lambda pair: -pair[1].verdict.score):
+        for line, trajectory in sorted(standing, key=lambda pair: (-pair[1].verdict.score, digest(pair[0]))):
             words = words_of(self.trainer.completion(trajectory.steps))
             text = (" ".join(words_of(trajectory.scenario.prompt)), " ".join(words))
             if trajectory.id in ids or text in texts:

@@ -3,8 +3,8 @@
     python benchmarks/data_validation/throughput.py [--rows 200000] [--sample 4000]
 
 The stage runs in a process of its own, so that its peak memory is its own. Both sides then validate a smaller artifact,
-where each of their decisions must be the same; seconds are processor seconds of one core, start-up included on neither
-side of the ratio: models are loaded before the clock starts.
+where each of their decisions must be the same. Seconds are processor seconds of one core; imports are on neither side of
+the ratio, but the stage's seconds hold everything else: reading the language model, writing and sealing the outputs.
 """
 
 import argparse

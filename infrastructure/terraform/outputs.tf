@@ -8,7 +8,6 @@ output "sagemaker_settings" {
       kms_key         = module.security.data_key_arn
       subnets         = module.security.network.subnets
       security_groups = module.security.network.security_groups
-      secrets         = { trajectory_generation = { OPENROUTER_API_KEY = module.security.teacher_secret_arn } }
     })
   })
 }
