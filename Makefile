@@ -48,13 +48,15 @@ sbom: $(READY) ## A bill of materials of each image, in build/sbom
 		.venv-containers/bin/syft scan --quiet docker:$$name --output spdx-json=build/sbom/$${image%%:*}.spdx.json || exit 1; done
 
 test: $(READY) ## All tests; campaigns (kills, mutations, fault scripts) are sampled
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/containers
+	OMP_NUM_THREADS=1 $(BIN)/pytest tests/containers
 
 fast: $(READY) ## The tests that take no more than about two seconds each
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile -m "not slow"
 
 verify: $(READY) lint ## All tests, campaigns whole
-	OMP_NUM_THREADS=1 SRL_RLVR_CAMPAIGNS=whole $(BIN)/pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 SRL_RLVR_CAMPAIGNS=whole $(BIN)/pytest -n 2 --dist loadfile --ignore tests/containers
+	OMP_NUM_THREADS=1 SRL_RLVR_CAMPAIGNS=whole $(BIN)/pytest tests/containers
 
 lint: $(READY) ## Style, types and the layers
 	$(BIN)/ruff check .
