@@ -228,7 +228,7 @@ class PlainValidator:
 
     def distinct(self, standing: list[tuple[str, Trajectory]]) -> Iterator[Decision]:
         ids, texts = set(), set()
-        index = MinHashLSH(num_perm=128, params=(32, 4))
+        index = MinHashLSH(num_perm=125, params=(25, 5))
         signatures = {}
         for line, trajectory in sorted(standing, key=lambda pair: (-pair[1].verdict.score, digest(pair[0]))):
             words = words_of(self.trainer.completion(trajectory.steps))
@@ -236,7 +236,7 @@ class PlainValidator:
             if trajectory.id in ids or text in texts:
                 yield line, "duplicate"
                 continue
-            signature = MinHash(num_perm=128)
+            signature = MinHash(num_perm=125)
             signature.update_batch([" ".join(run).encode() for run in runs(words, 3)])
             if any(signature.jaccard(signatures[k]) >= self.policy.near_duplicate for k in index.query(signature)):
                 yield line, "near_duplicate"

@@ -106,9 +106,9 @@ class PersonalData:
         seen = text.encode().translate(None, DULL)
         # Beyond ASCII there are more digits and more plus signs than these: then every pattern is tried.
         exact = text.isascii()
-        if exact and not seen:
-            return []
         digits = sum(map(seen.count, DIGITS)) if exact else sys.maxsize
+        if not digits and b"@" not in seen and seen.count(b":") < 2:
+            return []
         return [
             entity
             for entity, conditions in self._conditions.items()

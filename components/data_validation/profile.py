@@ -7,6 +7,7 @@ of freedom (Yurdakul 2018), so what such a variable hardly ever reaches is given
 """
 
 import math
+from bisect import bisect_left
 from collections import Counter
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
@@ -103,6 +104,6 @@ def _deciles(values: Sequence[float]) -> tuple[float, ...]:
 def _histogram(values: Sequence[float], edges: tuple[float, ...]) -> Histogram:
     counts = [0] * (len(edges) + 1)
     for value in values:
-        counts[next((i for i, edge in enumerate(edges) if value <= edge), len(edges))] += 1
+        counts[bisect_left(edges, value)] += 1
     low, high = (values[0], values[-1]) if values else (0.0, 0.0)
     return Histogram(edges=edges, counts=tuple(counts), low=low, high=high)
