@@ -18,7 +18,7 @@ from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, St
 class DistillationConfig(StageConfig):
     tier: Tier = Tier.SILVER
     """The student's tier."""
-    warmup_steps: int = Field(default=150, ge=1)
+    warmup_steps: int = Field(default=500, ge=1)
     """Updates by forward KL on the teacher's answers."""
     onpolicy_steps: int = Field(default=100, ge=0)
     """Updates on the student's own answers."""
