@@ -12,7 +12,7 @@ READY := .venv/ready
 SDK := .venv-sagemaker/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help sagemaker setup run images sbom test fast verify lint bench clean
+.PHONY: help sagemaker setup run images sbom test containers fast verify lint bench clean
 
 help: ## What there is to do
 	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
@@ -49,6 +49,9 @@ sbom: $(READY) ## A bill of materials of each image, in build/sbom
 
 test: $(READY) ## All tests; campaigns (kills, mutations, fault scripts) are sampled
 	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist loadfile --ignore tests/containers
+
+containers: $(READY) ## The tests of the images, with a Docker daemon of their own
+	bash containers/tools/install.sh
 	OMP_NUM_THREADS=1 $(BIN)/pytest tests/containers
 
 fast: $(READY) ## The tests that take no more than about two seconds each
