@@ -112,21 +112,21 @@ def signature(grams: Grams) -> bytes:
     The permutations are datasketch's, applied to all shingles at once as MinHash.update_batch does, without a Python
     object a shingle.
     """
-    scale_S, shift_S = _permutations()
+    scale_S1, shift_S1 = _permutations()
     mixed = (grams.runs(min(SHINGLE, grams.words)) >> np.uint64(32)).astype(np.uint32)
     for bits, factor in ((16, 0x85EBCA6B), (13, 0xC2B2AE35)):  # MurmurHash3's finaliser, as scheme affine32 mixes
         mixed = (mixed ^ (mixed >> np.uint32(bits))) * np.uint32(factor)
     mixed ^= mixed >> np.uint32(16)
-    return (mixed[:, None] * scale_S + shift_S).min(axis=0, initial=np.iinfo(np.uint32).max).tobytes()
+    return (mixed * scale_S1 + shift_S1).min(axis=1, initial=np.iinfo(np.uint32).max).tobytes()
 
 
 @functools.cache
 def _permutations() -> tuple[NDArray[np.uint32], NDArray[np.uint32]]:
-    """datasketch's, imported by the first natural text: it brings scipy along."""
+    """datasketch's as columns, imported by the first natural text: it brings scipy along."""
     from datasketch import MinHash
 
     scale_S, shift_S = MinHash(num_perm=BANDS * BAND_ROWS, scheme="affine32").permutations
-    return scale_S.astype(np.uint32), shift_S.astype(np.uint32)
+    return scale_S.astype(np.uint32)[:, None], shift_S.astype(np.uint32)[:, None]
 
 
 def _split_alike(ranked: list[Row], near: float) -> tuple[list[Row], list[Gone]]:

@@ -22,7 +22,7 @@ class LanguageModel:
 
     def __init__(self) -> None:
         model = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-        self._next = np.asarray(model.tk_nextmove).astype(np.int32)
+        self._next = np.asarray(model.tk_nextmove)
         self._row = np.asarray(model.tk_row).astype(np.int32) << 8
         self._feature = np.asarray(model.tk_output, dtype=np.int32)
         self._table_FC = np.asarray(model.nb_ptc, dtype=np.float32)
@@ -63,7 +63,7 @@ class LanguageModel:
         for i, text in enumerate(texts):
             bytes_PB[: len(text), i] = np.frombuffer(text, dtype=np.uint8)
         features_PB = np.full(bytes_PB.shape, -1, dtype=np.int32)
-        state_B = np.zeros(len(texts), dtype=np.int32)
+        state_B = np.zeros(len(texts), dtype=self._next.dtype)
         starts_P = np.searchsorted(lengths_B, np.arange(lengths_B[-1]), side="right")
         for position, first in enumerate(starts_P.tolist()):
             state_B[first:] = self._next[self._row[state_B[first:]] + bytes_PB[position, first:]]

@@ -7,6 +7,7 @@ sum gives for every n. Two different runs share a number with chance about 2^-64
 """
 
 import hashlib
+from collections.abc import Sequence
 
 import numpy as np
 from numpy.typing import NDArray
@@ -69,11 +70,9 @@ class Grams:
         return (self._sums_W[n:] - self._sums_W[:count]) * _DOWN.first(count)
 
 
-def share(part: str, whole: str, n: int) -> float:
-    """The share of `part`'s distinct runs of n words that `whole` has; 0 where there are none. For texts of a paragraph."""
-    distinct, others = (
-        set(zip(*(words[i:] for i in range(n)), strict=False)) for words in (part.split(), whole.split())
-    )
+def share(part: Sequence[str], whole: Sequence[str], n: int) -> float:
+    """The share of `part`'s distinct runs of n words that `whole` has; for texts of a paragraph."""
+    distinct, others = (set(zip(*(words[i:] for i in range(n)), strict=False)) for words in (part, whole))
     return len(distinct & others) / len(distinct) if distinct else 0.0
 
 

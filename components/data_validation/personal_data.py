@@ -23,29 +23,31 @@ class Condition:
     pattern: re.Pattern[str]
     digits: int = 0
     """Digits that every match holds at least."""
-    marks: str = ""
-    """Characters that every match holds, each at least that often."""
+    mark: str = ""
+    """A character that every match holds."""
+    marks: int = 1
+    """How often it does."""
 
 
 NECESSARY: dict[str, tuple[Condition, ...]] = {
     "CREDIT_CARD": (Condition(re.compile(r"\d(?:[- ]?\d){12}"), digits=13),),
     "CRYPTO": (Condition(re.compile(r"[bB13][A-Za-z0-9]{25}"), digits=1),),
-    "EMAIL_ADDRESS": (Condition(re.compile(r"@\w"), marks="@"),),
+    "EMAIL_ADDRESS": (Condition(re.compile(r"@\w"), mark="@"),),
     "IBAN_CODE": (Condition(re.compile(r"[A-Z]{2}[0-9]{2}[ -]?[A-Z0-9]{4}"), digits=2),),
     "IP_ADDRESS": (
-        Condition(re.compile(r":[0-9A-Fa-f]{0,4}:"), marks="::"),
+        Condition(re.compile(r":[0-9A-Fa-f]{0,4}:"), mark=":", marks=2),
         Condition(re.compile(r"[0-9]\.[0-9]{1,3}\.[0-9]"), digits=4),
     ),
     # No national number of presidio.REGIONS has fewer than seven digits, and no separator is longer than four.
     "PHONE_NUMBER": (
         Condition(re.compile(r"\d(?:\D{0,4}\d){6}"), digits=7),
-        Condition(re.compile(r"[+\uff0b]\D{0,4}\d"), digits=1, marks="+"),
+        Condition(re.compile(r"[+\uff0b]\D{0,4}\d"), digits=1, mark="+"),
     ),
     "US_SSN": (Condition(re.compile(r"[0-9]{3}[- .]?[0-9]{2}[- .]?[0-9]{4}|[0-9]{5}-[0-9]{4}"), digits=9),),
 }
 """One of an entity's conditions holds for every text that presidio finds it in."""
-DIGITS, MARKS = b"0123456789", b"@:+"
-DULL = bytes(set(range(256)) - set(DIGITS + MARKS))
+DIGITS, MARKS = b"0123456789", "@:+"
+DULL = bytes(set(range(256)) - set(DIGITS + MARKS.encode()))
 SECRETS = {
     "AWS access key": r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b",
     "GitHub token": r"\bgh[pousr]_[A-Za-z0-9]{36,}|\bgithub_pat_[A-Za-z0-9_]{50,}",
@@ -106,15 +108,16 @@ class PersonalData:
         seen = text.encode().translate(None, DULL)
         # Beyond ASCII there are more digits and more plus signs than these: then every pattern is tried.
         exact = text.isascii()
-        digits = sum(map(seen.count, DIGITS)) if exact else sys.maxsize
+        digits = len(seen.translate(None, MARKS.encode())) if exact else sys.maxsize
         if not digits and b"@" not in seen and seen.count(b":") < 2:
             return []
+        counts = {mark: seen.count(mark.encode()) if exact else sys.maxsize for mark in MARKS}
         return [
             entity
             for entity, conditions in self._conditions.items()
             if any(
                 digits >= condition.digits
-                and (not exact or all(seen.count(mark) >= condition.marks.encode().count(mark) for mark in MARKS))
+                and counts.get(condition.mark, 1) >= condition.marks
                 and condition.pattern.search(text)
                 for condition in conditions
             )

@@ -103,7 +103,7 @@ def test_an_answer_that_its_prompt_holds_is_refused():
     assert answer_fault(prompt, "The heron was seen behind the old mill before the spring tide", 0.5)
     assert answer_fault(prompt, "Nobody knows where the heron went after the long frost was over", 0.5) is None
     assert answer_fault(prompt, "the heron was seen", 0.5) is None
-    assert share("a b c", "a b d", 2) == 0.5
+    assert share(["a", "b", "c"], ["a", "b", "d"], 2) == 0.5
 
 
 def test_a_source_may_have_no_more_than_its_cap_and_keeps_its_best():
