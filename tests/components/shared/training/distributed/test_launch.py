@@ -73,7 +73,7 @@ def test_sigterm_is_passed_on_and_only_the_stage_s_line_is_said(tmp_path):
     work = (
         "import os, signal, sys\n"
         "def stop(*_): print('error: saved', file=sys.stderr); sys.exit(143)\n"
-        "signal.signal(signal.SIGTERM, stop); print('ready', flush=True); signal.pause()"
+        "signal.signal(signal.SIGTERM, stop); os.write(1, b'ready\\n'); signal.pause()"
     )
     main = (
         "import sys; from components.shared.training.distributed.launch import run_on_all_devices; "
