@@ -5,6 +5,7 @@ The stages are real ones: they go through the entry point, seal their outputs an
 """
 
 import json
+import signal
 import sys
 from collections.abc import Sequence
 from datetime import UTC, datetime
@@ -87,4 +88,6 @@ def main() -> int:
 
 
 if __name__ == "__main__":
+    # A shell that starts its jobs in the background has them ignore ctrl-C, and so would what they start.
+    signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.exit(guarded(main))

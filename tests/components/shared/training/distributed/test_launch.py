@@ -72,7 +72,7 @@ def test_sigterm_is_passed_on_and_only_the_stage_s_line_is_said(tmp_path):
     """The launcher is a process of its own, since it is the one that is signalled."""
     work = (
         "import os, signal, sys\n"
-        "def stop(*_): print('error: saved', file=sys.stderr); sys.exit(143)\n"
+        "def stop(*_): os.write(2, b'error: saved\\n'); sys.exit(143)\n"
         "signal.signal(signal.SIGTERM, stop); os.write(1, b'ready\\n'); signal.pause()"
     )
     main = (
