@@ -95,11 +95,11 @@ def value_loss(
 class PPOTrainer(PolicyOptimizer):
     """A PolicyOptimizer whose model carries a value head (`attach_value_head` before, `detach_value_head` after)."""
 
-    def __init__(self, *args: Any, ppo: PPOSettings, **kwargs: Any):
-        super().__init__(*args, **kwargs)
+    def __init__(self, *, ppo: PPOSettings, **kwargs: Any):
+        super().__init__(**kwargs)
         self._ppo = ppo
         if self.scoring == Scoring.STOCK:
-            raise PipelineError("ppo needs the hidden states of an unsharded model: use one process or DDP, or grpo")
+            raise PipelineError("ppo needs the hidden states of an unsharded model: use strategy single or ddp, or grpo")
 
     @property
     def warming_up(self) -> bool:

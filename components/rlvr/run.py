@@ -13,6 +13,8 @@ from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.samples import sample_rollouts
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
+from components.shared.training.distributed.launch import strategy_of_job
+from components.shared.training.distributed.spreading import spread_frozen
 from components.shared.training.distributed.world import joined
 from components.shared.training.policies import deterministic, load_policy, save_policy
 
@@ -37,6 +39,7 @@ def run(config: RLVRConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pa
         )
     with joined() as world:
         policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
+        spread_frozen(reference.model, strategy_of_job(), world)
         max_tokens = dataset.max_tokens(policy.tokenizer)
         before = measure(reference, dataset.trainer, held_out, texts, max_tokens)
         tracker = PerformanceTracker(outputs["report"])

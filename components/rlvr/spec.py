@@ -122,5 +122,6 @@ SPEC = StageSpec(
     inputs={"dataset": ArtifactKind.DATASET, "policy": ArtifactKind.POLICY},
     outputs={"policy": ArtifactKind.POLICY},
     job=Job.TRAINING,
+    spread=True,
     image="training",
 )

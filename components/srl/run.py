@@ -37,15 +37,15 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
         tracker = PerformanceTracker(outputs["report"])
         checkpoints = Checkpoints.of_stage(SPEC, config, inputs, world)
+        strategy = strategy_of_job()
+        spread_frozen(reference.model, strategy, world)
         if config.reading == Reading.SIMILARITY:
             weights = None
             result: similarity_trainer.SimilarityResult | SRLResult = similarity_trainer.train(
                 policy, reference, inputs["policy"], dataset, config, tracker, checkpoints
             )
         else:
-            strategy = strategy_of_job()
             learner = create_learner(policy.model, strategy, world, optimizer_settings(config))
-            spread_frozen(reference.model, strategy, world)
             result = train(policy, reference, rows, probe, config, tracker, learner, checkpoints)
             weights = learner.weights()
         sample_rollouts(policy, dataset, tracker, step=result.updates)

@@ -16,9 +16,10 @@ from typing import Any
 
 from components.entrypoints.kfp import from_executor_input, write_executor_output
 from components.shared.contracts.configuration import parse_config
+from components.shared.contracts.environment import CHECKPOINT_INTERVAL, CHECKPOINTS
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Outcome
-from components.shared.contracts.stage import Report, StageConfig
+from components.shared.contracts.stage import Job, Report, StageConfig
 from components.shared.performance.performance_tracker import PROGRESS_FILE
 from pipelines.compilers.ir import predecessors, read_workflow
 from pipelines.compilers.kubeflow import CompiledDag
@@ -27,6 +28,9 @@ from pipelines.engines.outcomes import FINISHED, outcome_of
 from pipelines.engines.process import Runner, StageJob, Subprocesses, cause
 from pipelines.engines.run_folder import RunFolder, TaskState, TaskStatus
 from pipelines.engines.stage_store import Entry, StageStore, key_of, key_parts, link
+
+CHECKPOINT_SECONDS = 60
+"""Seconds of training that a kill costs, at most: models of this size are saved in milliseconds."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -143,7 +147,12 @@ class _Run:
             key=key,
             image=call.image,
             command=(*call.command, EXECUTOR_INPUT, json.dumps(executor_input)),
-            environment={**self.engine.environment, PROGRESS_FILE: str(progress), "PYTHONHASHSEED": "0"},
+            environment={
+                **self.engine.environment,
+                **(checkpointed(entry) if entry.spec.job == Job.TRAINING else {}),
+                PROGRESS_FILE: str(progress),
+                "PYTHONHASHSEED": "0",
+            },
             log=self.folder.log(call.task),
             reads=tuple(inputs[name] for name in entry.spec.inputs),
             writes=(entry.folder, answer, progress.parent),
@@ -158,6 +167,7 @@ class _Run:
         if fault := entry.fault():
             return {"status": TaskStatus.FAILED, "error": f"ended without its outputs: {fault}", **measured}
         entry.measure(measured)
+        shutil.rmtree(entry.checkpoints, ignore_errors=True)
         return {"status": TaskStatus.DONE, **measured}
 
     def _link(self, task: str, entry: Entry) -> dict[str, str]:
@@ -169,6 +179,11 @@ class _Run:
     def _waiting(self, task: str) -> Iterator[None]:
         self.folder.change_task(task, status=TaskStatus.WAITING)
         yield
+
+
+def checkpointed(entry: Entry) -> dict[str, str]:
+    """What tells a training stage where it finds its state after a kill; the entry's key covers its code too."""
+    return {CHECKPOINTS: str(entry.checkpoints.resolve()), CHECKPOINT_INTERVAL: str(CHECKPOINT_SECONDS)}
 
 
 def into_entry(executor_input: dict[str, Any], entry: Entry) -> dict[str, Any]:

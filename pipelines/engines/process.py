@@ -13,8 +13,8 @@ from typing import Protocol
 
 from components.shared.contracts.stage import StageConfig, StageSpec
 
-GRACE_SECONDS = 10
-"""How long a stage may take to stop after SIGTERM."""
+GRACE_SECONDS = 30
+"""How long a stage may take to stop after SIGTERM: the update that it is at, and the save after it."""
 Measured = dict[str, float]
 
 

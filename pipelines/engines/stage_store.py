@@ -3,6 +3,7 @@
     STORE/STAGE/KEY/parts.json     what the key is made of, by name, so that a miss can be explained
     STORE/STAGE/KEY/OUTPUT/        each output, sealed by its manifest
     STORE/STAGE/KEY/measured.json  time and memory that it took
+    STORE/STAGE/KEY/checkpoints/   training that was interrupted goes on from here; removed once the outputs are there
 
 A stage writes straight into its entry, where each output appears whole or not at all; the entry counts when every output
 is there and matches its manifest. Nothing else has to be written, so a kill at any time loses nothing that was finished.
@@ -37,7 +38,7 @@ LIBRARIES = {"data": ("data", "tracking"), "training": ("data", "train"), "servi
 """The project's extras that an image installs, by the image's name."""
 NAMED = 4
 """Differences that an explanation names, at most."""
-PARTS, MEASURED, LOCK = "parts.json", "measured.json", "lock"
+PARTS, MEASURED, LOCK, CHECKPOINTS = "parts.json", "measured.json", "lock", "checkpoints"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -51,6 +52,10 @@ class Entry:
 
     def output(self, name: str) -> Path:
         return self.folder / name
+
+    @property
+    def checkpoints(self) -> Path:
+        return self.folder / CHECKPOINTS
 
     def fault(self) -> str | None:
         """Why the entry cannot be used; none where every output is there and matches its manifest."""
@@ -74,9 +79,9 @@ class Entry:
         write_text(self.folder / MEASURED, json.dumps(dict(values)) + "\n")
 
     def clear(self, parts: Parts) -> None:
-        """Make room for a new run of the stage."""
+        """Make room for a new run of the stage, which may go on from the last one's checkpoints."""
         for path in self.folder.iterdir():
-            if path.is_dir() and not path.is_symlink():
+            if path.is_dir() and not path.is_symlink() and path != self.checkpoints:
                 shutil.rmtree(path)
         (self.folder / MEASURED).unlink(missing_ok=True)
         write_text(self.folder / PARTS, json.dumps(parts, indent=1, sort_keys=True) + "\n")

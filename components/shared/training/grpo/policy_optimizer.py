@@ -21,7 +21,9 @@ from trl import GRPOConfig, GRPOTrainer
 from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
+from components.shared.contracts.environment import Strategy
 from components.shared.training.checkpoints import Checkpoints
+from components.shared.training.distributed.trl_spreading import SpreadTrainer
 from components.shared.training.exact_resume import ExactResume, Stateful
 from components.shared.training.grpo.completion_scoring import (
     CompletionScores,
@@ -44,8 +46,8 @@ CHECKED_GROUPS = 2
 """Groups of the first batch that the self-check of the scoring is made on."""
 
 
-class PolicyOptimizer(ExactResume, GRPOTrainer):
-    """A GRPOTrainer over text prompts that resumes exactly. Beyond TRL's arguments:
+class PolicyOptimizer(SpreadTrainer, ExactResume, GRPOTrainer):
+    """A GRPOTrainer over text prompts, on one process or spread over many, that resumes exactly. Beyond TRL's arguments:
 
     sampling    which groups an update is made of
     scoring     how log-probabilities are computed; what fails its self-check falls back to the next slower way
@@ -64,7 +66,7 @@ class PolicyOptimizer(ExactResume, GRPOTrainer):
 
     def __init__(
         self,
-        *args: Any,
+        *,
         sampling: SamplingSettings,
         scoring: Scoring = Scoring.SHARED_PREFIX,
         guard: KLGuard | None = None,
@@ -72,7 +74,7 @@ class PolicyOptimizer(ExactResume, GRPOTrainer):
         max_hinted: int = 0,
         **kwargs: Any,
     ):
-        super().__init__(*args, **kwargs)
+        super().__init__(**kwargs)
         self._sampling, self._hint, self._max_hinted = sampling, hint, max_hinted
         self._guard = guard
         if guard is not None:
@@ -91,11 +93,19 @@ class PolicyOptimizer(ExactResume, GRPOTrainer):
     def _possible(self, scoring: Scoring) -> Scoring:
         """The scoring, or what this set-up allows: a sharded model cannot be differentiated beside its wrapper, as the
         self-check does, and activation checkpointing turns off the cache that a shared prompt is handed over in."""
-        if self.is_fsdp_enabled or self.is_deepspeed_enabled:
+        if self._sharded:
             return Scoring.STOCK
         if self.args.activation_checkpointing and scoring == Scoring.SHARED_PREFIX:
             return Scoring.COMPLETION_HEAD
         return scoring
+
+    @property
+    def _sharded(self) -> bool:
+        return self._world.size > 1 and self._strategy == Strategy.FSDP
+
+    def _done_everywhere(self, done: bool) -> bool:
+        """Whether generation can end: a sharded model answers only when all processes ask it."""
+        return bool(self._world.smallest(done)) if self._sharded else done
 
     def _scoring_models(self) -> list[PreTrainedModel]:
         models = [self.accelerator.unwrap_model(m) for m in (self.model, self.ref_model) if m is not None]
@@ -240,6 +250,7 @@ class PolicyOptimizer(ExactResume, GRPOTrainer):
                 temperature=self.temperature,
                 end_ids=self.eos_token_ids,
                 pad_id=self._tokenizer.pad_token_id,
+                everywhere=self._done_everywhere,
             )
 
     # Log-probabilities and loss

@@ -3,7 +3,7 @@
 Axes: B rows of the batch, U distinct prompts, P prompt tokens, L all tokens so far, V vocabulary.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
@@ -23,10 +23,12 @@ def sample(
     temperature: float,
     end_ids: Sequence[int],
     pad_id: int,
+    everywhere: Callable[[bool], bool] = bool,
 ) -> list[list[int]]:
     """A completion for each prompt, its end token included unless `max_tokens` came first.
 
-    Draws from torch's global generator on the model's device.
+    Draws from torch's global generator on the model's device. `everywhere` says whether all processes are done, given
+    whether this one is: those of a sharded model must run it equally often.
     """
     decoding = Decoding(model, prompts, pad_id)
     ends = torch.tensor(list(end_ids), device=model.device)
@@ -36,7 +38,7 @@ def sample(
         going_B = ~decoding.finished_B
         emitted.append((decoding.rows_B[going_B], tokens_B[going_B]))
         decoding.finished_B |= torch.isin(tokens_B, ends)
-        if decoding.finished_B.all() or step + 1 == max_tokens:
+        if everywhere(bool(decoding.finished_B.all())) or step + 1 == max_tokens:
             break
         decoding.feed(tokens_B)
     completions: list[list[int]] = [[] for _ in prompts]
@@ -70,8 +72,8 @@ class Decoding:
         self.finished_B = torch.zeros_like(self.rows_B, dtype=torch.bool)
 
     def feed(self, tokens_B: torch.Tensor) -> None:
-        """Append a token to every row; rows that are finished may be taken out first."""
-        if (~self.finished_B).sum() < COMPACT_BELOW * len(self.finished_B):
+        """Append a token to every row; rows that are finished may be taken out first, but for the last."""
+        if 0 < (~self.finished_B).sum() < COMPACT_BELOW * len(self.finished_B):
             tokens_B = self._without_finished(tokens_B)
         self._attention_BL = torch.cat([self._attention_BL, self._attention_BL.new_ones(len(tokens_B), 1)], dim=1)
         output = self._model(

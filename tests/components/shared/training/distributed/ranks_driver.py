@@ -1,4 +1,4 @@
-"""Train with TRL over several processes, by torchrun: `ranks_driver.py FOLDER OUT STRATEGY STEPS SAMPLED`.
+"""Train by reward over several processes, by torchrun: `ranks_driver.py FOLDER OUT STRATEGY STEPS SAMPLED`.
 
 The completions are drawn from the prompts alone, so that any number of processes trains on the same ones, unless SAMPLED
 is 1. Writes OUT/metrics.jsonl, OUT/policy and, for each process, OUT/rank-N.json with what it holds.
@@ -15,7 +15,7 @@ import torch
 from datasets import Dataset as Rows
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
-from trl import GRPOConfig, GRPOTrainer
+from trl import GRPOConfig
 
 from components.shared.contracts.environment import STRATEGY
 from components.shared.contracts.records import Split
@@ -26,20 +26,17 @@ from components.shared.training.distributed.spreading import (
     assembled,
     local_bytes,
 )
-from components.shared.training.distributed.trl_spreading import SpreadTrainer
 from components.shared.training.distributed.world import joined
-from components.shared.training.exact_resume import ExactResume, plain
+from components.shared.training.exact_resume import plain
+from components.shared.training.grpo.policy_optimizer import PolicyOptimizer
+from components.shared.training.grpo.settings import SamplingSettings
 from components.shared.training.policies import deterministic, load_policy, save_policy
 from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
 
 PROMPTS, GROUP = 4, 4
 
 
-class ExactGRPOTrainer(SpreadTrainer, ExactResume, GRPOTrainer):
-    """TRL's own sampling."""
-
-
-class DrawnGRPOTrainer(ExactGRPOTrainer):
+class DrawnOptimizer(PolicyOptimizer):
     """Completions that follow from prompt and place in the group, for any number of processes."""
 
     def _generate_single_turn(self, prompt_ids, *_, **__):
@@ -61,7 +58,7 @@ def main() -> None:
         recorder = CurveRecorder(
             tracker, "rlvr", 6, {"loss": "loss", "reward": "reward", "kl": "kl", "grad_norm": "norm"}
         )
-        trainer = (ExactGRPOTrainer if sampled else DrawnGRPOTrainer)(
+        trainer = (PolicyOptimizer if sampled else DrawnOptimizer)(
             model=policy.model,
             reward_funcs=lambda completions, **_: [len(set(text.split())) / 12 for text in completions],
             args=GRPOConfig(
@@ -75,6 +72,7 @@ def main() -> None:
             train_dataset=Rows.from_list([{"prompt": s.prompt} for s in scenarios(folder)]),
             processing_class=policy.tokenizer,
             callbacks=[recorder],
+            sampling=SamplingSettings(rounds=2),
         )
         trainer.resume_with(
             Checkpoints(folder=out.parent / "checkpoints", every_steps=2, world=world),

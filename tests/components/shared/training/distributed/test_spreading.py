@@ -48,15 +48,15 @@ def same_weights(ours, theirs):
         torch.testing.assert_close(mine[name], value, atol=1e-4, rtol=0)
 
 
-class SRLStage:
-    """The stage by its entry point, as a container starts it."""
+class TrainingStage:
+    """A stage by its entry point, as a container starts it."""
 
-    def __init__(self, workspace, folder, environment):
+    def __init__(self, stage, config, dataset, policy, folder, environment):
         self._folder = folder
-        config = folder / "srl.yaml"
-        config.write_text("{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50}")
-        inputs = [f"--input={n}={workspace / f}" for n, f in (("dataset", "dataset"), ("policy", "teacher"))]
-        self._command = [sys.executable, "-m", "components", "srl", f"--config={config}", *inputs]
+        path = folder / f"{stage}.yaml"
+        path.write_text(config)
+        inputs = [f"--input=dataset={dataset}", f"--input=policy={policy}"]
+        self._command = [sys.executable, "-m", "components", stage, f"--config={path}", *inputs]
         self._environment = environment
 
     def start(self, name, strategy, processes, **variables):
@@ -79,7 +79,9 @@ class SRLStage:
 
 @pytest.fixture(scope="module")
 def srl(workspace, tmp_path_factory, environment):
-    return SRLStage(workspace, tmp_path_factory.mktemp("srl"), environment)
+    config = "{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50}"
+    folder = tmp_path_factory.mktemp("srl")
+    return TrainingStage("srl", config, workspace / "dataset", workspace / "teacher", folder, environment)
 
 
 @pytest.fixture(scope="module")
@@ -192,6 +194,45 @@ def test_grpo_saved_by_four_goes_on_with_two(grpo, grpo_alone):
 def test_processes_that_sample_on_their_own_stay_in_step(grpo):
     """Answers end at different lengths on different processes; a sharded model must be run equally often on all."""
     assert len(metrics(grpo("sampled", Strategy.FSDP, 2, sampled=1))) == 6
+
+
+@slow
+@pytest.mark.parametrize("strategy", [Strategy.DDP, Strategy.FSDP])
+def test_rlvr_s_whole_stage_goes_over_two_processes_and_on_from_their_checkpoint(
+    npc_dataset, npc_policy_folder, tmp_path, environment, strategy
+):
+    """Sampling, hints, probe and watch included; a resumed run ends with the very same policy."""
+    config = (
+        "{steps: 4, prompts_per_step: 4, group_size: 4, learning_rate: 0.001, sampling: {rounds: 2},"
+        " hints: {max_share: 0.5}, watch: {every: 2, prompts: 4}}"
+    )
+    stage = TrainingStage("rlvr", config, npc_dataset.folder, npc_policy_folder, tmp_path, environment)
+    variables = {CHECKPOINTS: str(tmp_path / "checkpoints"), CHECKPOINT_STEPS: "2"}
+    whole = stage.run("whole", strategy, 2, **variables)
+    rows = metrics(whole / "report")
+    assert [row["step"] for row in rows if "rollout_reward" in row] == [1, 2, 3, 4]
+    assert all(row["kl_probe"] < 0.6 for row in rows if "kl_probe" in row)
+    load_policy(whole / "policy")
+    before, after = (load_file(folder / "model.safetensors") for folder in (npc_policy_folder, whole / "policy"))
+    assert before.keys() == after.keys()
+    assert any((before[name] != after[name]).any() for name in before)
+    newest = max((tmp_path / "checkpoints").rglob("step-*"))
+    assert len(list(newest.glob("rank-*"))) == 2
+    shutil.rmtree(newest)
+    resumed = stage.run("resumed", strategy, 2, **variables)
+    assert metrics(resumed / "report") == rows
+    files = [folder / "policy" / "model.safetensors" for folder in (whole, resumed)]
+    assert files[0].read_bytes() == files[1].read_bytes()
+
+
+@slow
+def test_rlvr_by_deepspeed_is_refused_in_one_line(npc_dataset, npc_policy_folder, tmp_path, environment):
+    config = "{steps: 1, prompts_per_step: 4}"
+    stage = TrainingStage("rlvr", config, npc_dataset.folder, npc_policy_folder, tmp_path, environment)
+    process = stage.start("refused", Strategy.DEEPSPEED, 2)
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1
+    assert "error: SRL_RLVR_STRATEGY = deepspeed is for weighted SRL: train with fsdp" in errors
 
 
 def test_a_fall_back_to_another_strategy_is_refused(tiny_policy):
