@@ -12,10 +12,10 @@ READY := .venv/ready
 SDK := .venv-sagemaker/ready
 
 .DEFAULT_GOAL := help
-.PHONY: help sagemaker setup run images sbom test containers fast verify lint bench clean
+.PHONY: help sagemaker setup run images sbom test containers fast verify lint bench learn learn-full clean
 
 help: ## What there is to do
-	@sed -n 's/^\([a-z]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
+	@sed -n 's/^\([a-z-]*\):.*## /\1\t/p' $(MAKEFILE_LIST)
 
 setup: $(READY) ## The virtual environment, with the versions of requirements.lock
 
@@ -67,8 +67,14 @@ lint: $(READY) ## Style, types and the layers
 	$(BIN)/lint-imports
 	$(BIN)/mypy components pipelines
 
-bench: $(READY) ## Measure
-	@for bench in benchmarks/*.py; do echo "== $$bench"; $(BIN)/python $$bench || exit 1; done
+bench: $(READY) ## Measure, into docs/benchmarks.md; BENCH=training is a part
+	$(BIN)/python -m benchmarks $(BENCH)
+
+learn: $(READY) ## What training teaches, on three seeds, to docs/learning.md; goes on where it was stopped
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning
+
+learn-full: $(READY) ## The same for every model type, five seeds and more ways to train: many hours
+	OMP_NUM_THREADS=1 $(BIN)/python -m benchmarks.learning --full
 
 clean: ## Remove what runs and builds left; the virtual environment stays
 	rm -rf runs build dist .pytest_cache .ruff_cache .mypy_cache .hypothesis

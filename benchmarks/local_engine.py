@@ -1,6 +1,6 @@
 """What the local engine itself costs: a stage, a cached stage, compiling, and the command's first answer.
 
-    python benchmarks/local_engine.py
+    python -m benchmarks.local_engine
 
 Stages are those of tests/pipelines/toy_stages, which do next to nothing; what is measured is everything around them.
 """
@@ -13,13 +13,16 @@ import tempfile
 import time
 from pathlib import Path
 
+from benchmarks.measures import Measure, publish
+
 TOYS = Path(__file__).parents[1] / "tests" / "pipelines" / "toy_stages"
 sys.path.insert(0, str(TOYS))
 os.environ["PYTHONPATH"] = str(TOYS)
 REPEATS = 5
+HELP_SECONDS = 0.3
 
 
-def main() -> None:
+def main() -> int:
     from toys import run_toys
 
     from pipelines.compilers.kubeflow import compile_dag, to_yaml
@@ -31,11 +34,13 @@ def main() -> None:
             runs = Path(folder) / str(number)
             fresh += overheads(run_toys(runs, "fresh"))
             cached += overheads(run_toys(runs, "again"))
-    report("overhead of a stage that runs", fresh)
-    report("overhead of a cached stage", cached)
-    report("compile nightly to YAML", timed(lambda: to_yaml(compile_dag("nightly", load_settings("local")))))
-    report(
-        "srl-rlvr --help", timed(lambda: subprocess.run([sys.executable, "-c", HELP], check=True, capture_output=True))
+    compiling = timed(lambda: to_yaml(compile_dag("nightly", load_settings("local"))))
+    helping = timed(lambda: subprocess.run([sys.executable, "-c", HELP], check=True, capture_output=True))
+    return publish(
+        median("overhead of a stage that runs", fresh),
+        median("overhead of a cached stage", cached),
+        median("compile nightly to YAML", compiling),
+        median("srl-rlvr --help", helping, at_most=HELP_SECONDS),
     )
 
 
@@ -55,10 +60,10 @@ def timed(work) -> list[float]:
     return found
 
 
-def report(what: str, seconds: list[float]) -> None:
-    median, worst = statistics.median(seconds), max(seconds)
-    print(f"{what:<32} median {median:.3f} s, worst {worst:.3f} s, n = {len(seconds)}")
+def median(what: str, seconds: list[float], **target: float) -> Measure:
+    worst = f"worst {max(seconds):.3f} s, n = {len(seconds)}"
+    return Measure(name=what, unit="s", ours=statistics.median(seconds), note=worst, **target)
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

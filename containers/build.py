@@ -3,9 +3,9 @@
     python containers/build.py [IMAGE ...] [--env ENV] [--base-image NAME] [--wheels] [--build-arg KEY=VALUE ...]
 
 Names and tag are those that DAGs ask for in that environment. pip's settings of this machine (its index, its certificates)
-hold in the build, unless they name files, which no builder can see. With `--wheels`, this machine's pip collects what an
-image installs, and the build, on the host's network, takes it from there: for a builder that reaches no index, or has no
-compiler.
+hold in the build, unless they name files, which no builder can see. With `--wheels`, this machine's pip collects what the
+images install, once for all of them, and the builds, on the host's network, take it from there: for a builder that reaches
+no index, or has no compiler. Two images are built at a time; each line says of which it speaks.
 """
 
 import argparse
@@ -17,7 +17,8 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -28,7 +29,7 @@ sys.path.insert(0, str(PROJECT))
 from components.shared.contracts.errors import PipelineError, UsageError, unknown  # noqa: E402
 from pipelines.cli import guarded  # noqa: E402
 from pipelines.configuration import Environment, load_settings  # noqa: E402
-from pipelines.images import IMAGES, source_digest  # noqa: E402
+from pipelines.images import IMAGES, revision, source_digest  # noqa: E402
 
 PIP = ("PIP_INDEX_URL", "PIP_EXTRA_INDEX_URL", "PIP_FIND_LINKS", "PIP_CERT", "PIP_DEFAULT_TIMEOUT")
 SAGEMAKER_USER = "0:0"
@@ -38,7 +39,7 @@ SAGEMAKER_USER = "0:0"
 def build_arguments(environment: Environment, base_image: str | None) -> Iterator[tuple[str, str]]:
     """What every image is built with; weaker than what the command line says."""
     yield "VERSION", version("srl-rlvr")
-    yield "REVISION", revision()
+    yield "REVISION", revision() or "unknown"
     yield "SOURCE_DIGEST", source_digest()
     if base_image:
         yield "BASE_IMAGE", base_image
@@ -50,28 +51,24 @@ def build_arguments(environment: Environment, base_image: str | None) -> Iterato
             yield name, value
 
 
-def revision() -> str:
-    """The commit that the checkout is at."""
-    found = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
-    return found.stdout.strip() or "unknown"
-
-
 class Quiet(SimpleHTTPRequestHandler):
     def log_message(self, format: str, *args: object) -> None:
         """pip says what it fetches."""
 
 
 @contextlib.contextmanager
-def served_wheels(image: str) -> Iterator[list[str]]:
-    """The options of a build that takes every library from wheels which this machine's pip has collected."""
+def served_wheels(images: Sequence[str]) -> Iterator[list[str]]:
+    """The options of builds that take every library from wheels which this machine's pip has collected."""
     pip = [sys.executable, "-m", "pip", "wheel", "--quiet", "--disable-pip-version-check"]
-    listed = [sys.executable, str(PROJECT / "containers" / "tools" / "image_requirements.py"), image]
     with tempfile.TemporaryDirectory() as folder:
-        wanted = Path(folder) / "requirements.txt"
-        wanted.write_bytes(subprocess.run(listed, check=True, capture_output=True, cwd=PROJECT).stdout)
-        constraints = ["--constraint", str(PROJECT / "requirements.lock"), "--requirement", str(wanted)]
+        constraints = ["--constraint", str(PROJECT / "requirements.lock")]
+        for image in images:
+            listed = [sys.executable, str(PROJECT / "containers" / "tools" / "image_requirements.py"), image]
+            wanted = Path(folder) / f"{image}.txt"
+            wanted.write_bytes(subprocess.run(listed, check=True, capture_output=True, cwd=PROJECT).stdout)
+            constraints += ["--requirement", str(wanted)]
         if subprocess.run([*pip, "--wheel-dir", folder, *constraints]).returncode != 0:
-            raise PipelineError(f"pip could not collect what image {image} installs: see above")
+            raise PipelineError(f"pip could not collect what {', '.join(images)} install: see above")
         with ThreadingHTTPServer(("127.0.0.1", 0), functools.partial(Quiet, directory=folder)) as server:
             threading.Thread(target=server.serve_forever, daemon=True).start()
             links = f"PIP_FIND_LINKS=http://127.0.0.1:{server.server_port}/"
@@ -80,8 +77,14 @@ def served_wheels(image: str) -> Iterator[list[str]]:
 
 
 def build(image: str, name: str, options: list[str]) -> int:
+    """Run one build to its end; returns docker's exit code."""
     file = PROJECT / "containers" / image / "Dockerfile"
-    return subprocess.run(["docker", "build", *options, "--file", str(file), "--tag", name, str(PROJECT)]).returncode
+    command = ["docker", "build", *options, "--file", str(file), "--tag", name, str(PROJECT)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as docker:
+        assert docker.stdout is not None
+        for line in docker.stdout:
+            print(f"{image}: {line}", end="", flush=True)
+    return docker.returncode
 
 
 def main() -> int:
@@ -104,11 +107,11 @@ def main() -> int:
         raise UsageError("no docker on the PATH: install Docker, or put its client there")
     given = [f"{key}={value}" for key, value in build_arguments(environment, arguments.base_image)]
     options = [word for pair in (*given, *arguments.build_arg) for word in ("--build-arg", pair)]
-    for image in arguments.images or IMAGES:
-        with served_wheels(image) if arguments.wheels else contextlib.nullcontext([]) as wheels:
-            if code := build(image, environment.image(image), [*options, *wheels]):
-                return code
-    return 0
+    images = arguments.images or IMAGES
+    collected = served_wheels(images) if arguments.wheels else contextlib.nullcontext([])
+    with collected as wheels, ThreadPoolExecutor(max_workers=2) as pool:
+        codes = pool.map(lambda image: build(image, environment.image(image), [*options, *wheels]), images)
+        return next(filter(None, codes), 0)
 
 
 if __name__ == "__main__":

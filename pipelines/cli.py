@@ -15,6 +15,9 @@ from typing import Any
 
 import click
 
+from pipelines.drift_command import drift
+from pipelines.improvement_commands import IMPROVEMENT
+from pipelines.operations.commands import OPERATIONS
 from pipelines.service_commands import COMMANDS
 
 EXIT_CODES = {"registered": 0, "refused": 3, "stale": 3, "failed": 1}
@@ -52,7 +55,7 @@ def guarded(command: Callable[[], Any]) -> int:
     except click.ClickException as error:
         context = getattr(error, "ctx", None)
         hint = f": see {context.command_path} --help" if context else ""
-        return said(" ".join(error.format_message().split()) + hint, error.exit_code)
+        return said(" ".join(error.format_message().split()).rstrip(".") + hint, error.exit_code)
     except (KeyboardInterrupt, click.Abort):
         return said("interrupted: what was finished is kept", INTERRUPTED)
     except BrokenPipeError:
@@ -101,7 +104,7 @@ def cli() -> None:
     """Make a game's language models better every night, and never worse."""
 
 
-for command in COMMANDS:
+for command in (*COMMANDS, *OPERATIONS, *IMPROVEMENT, drift):
     cli.add_command(command)
 
 
@@ -165,7 +168,7 @@ def run(
     else:
         results.show(finished.folder, printer())
     if finished.tracking_failure:
-        note = "the reports are in the run's artifacts; --resume logs them"
+        note = "it is spooled in the run's folder; the next run hands it over, or srl-rlvr track"
         click.echo(f"note: MLflow does not hold everything: {finished.tracking_failure}: {note}", err=True)
     if finished.outcome == "failed":
         click.echo(f"error: {results.headline(finished.folder.state)}", err=True)
@@ -233,17 +236,42 @@ def logs(run_id: str, stage: str) -> None:
 
 
 @cli.command()
-@click.argument("run_id", metavar="RUN")
+@click.argument("run_id", metavar="[RUN]", required=False)
+@click.option("--nightly", is_flag=True, help="The morning report: what a night ran, changed and cost, and what waits.")
+@click.option("--night", metavar="YYYY-MM-DD", help="Which night, with --nightly. [default: the latest]")
+@env_option
+@click.option("--production", is_flag=True, help="Production validation: rollouts, latency, savings.")
+@click.option("--serving", metavar="DIR|s3://...", help="The router's folder. [default: where router.yaml says]")
+@click.option("--decisions", type=click.Path(path_type=Path), help="The router's decision lines. [default: in its folder]")
+@click.option("--router", type=click.Path(path_type=Path), help="[default: configs/serving/router.yaml]")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write. [default: in the run's folder]"
 )
-def report(run_id: str, out: Path | None) -> None:
-    """Write a run's report, one HTML page that needs no network, and print where it lies."""
+def report(
+    run_id: str | None,
+    nightly: bool,
+    night: str | None,
+    environment: str,
+    production: bool,
+    serving: str | None,
+    decisions: Path | None,
+    router: Path | None,
+    out: Path | None,
+) -> None:
+    """Write a run's, a night's or production's report, one HTML page that needs no network, and print where it lies."""
+    from components.shared.contracts.errors import UsageError
     from pipelines import results
-    from pipelines.engines.run_folder import RunFolder
-    from pipelines.report.page import write_page
+    from pipelines.report import written
 
-    click.echo(str(results.shortest(write_page(RunFolder.open(runs_folder(), run_id), out))))
+    if (run_id is not None) + nightly + production != 1:
+        raise UsageError("report what? Pass a RUN, --nightly or --production")
+    if nightly:
+        path = written.night(runs_folder(), environment, night, out)
+    elif production:
+        path = written.production_page(runs_folder(), router, serving, decisions, out)
+    else:
+        path = written.run(runs_folder(), str(run_id), out)
+    click.echo(str(results.shortest(path)))
 
 
 @cli.command()
@@ -282,21 +310,30 @@ def stop(run_id: str) -> None:
 
 @cli.command("compile")
 @click.argument("dag", required=False)
-@click.option("--target", default="kfp", show_default=True, help="What to compile to: kfp, sagemaker or all.")
+@click.option("--target", default="kfp", show_default=True, help="kfp, sagemaker, monitoring or all.")
 @env_option
 @tier_option
 @click.option("--out", type=click.Path(path_type=Path, file_okay=False), default=Path("build"), show_default=True)
 @click.option("--graph", is_flag=True, help="Draw the SageMaker pipeline too, as SVG.")
 def compile_command(dag: str | None, target: str, environment: str, tier: str | None, out: Path, graph: bool) -> None:
-    """Compile a DAG, or all of them, for a Kubeflow cluster, for SageMaker Pipelines, or for both."""
+    """Compile a DAG, or all of them, for a Kubeflow cluster, for SageMaker Pipelines, or for both.
+
+    `monitoring` are the dashboards and alarms of CloudWatch, which belong to no DAG.
+    """
     from components.shared.storage.artifacts import write_text
+    from pipelines.compilers.monitoring import monitoring_files
     from pipelines.compilers.outputs import compiled_files
+    from pipelines.compilers.selection import selection_files
     from pipelines.definitions.catalogue import DAGS
 
     files: dict[str, str] = {}
+    if target in ("monitoring", "all"):
+        files |= {f"monitoring/{name}": text for name, text in monitoring_files().items()}
     for name in [dag] if dag else DAGS:
         given = tier if dag or name != "nightly" else None
         files |= compiled_files(name, tier_of(name, given), environment, target, graph)
+    if dag is None and target in ("sagemaker", "all"):
+        files |= selection_files(environment)
     for name, text in files.items():
         write_text(out / name, text)
         click.echo(str(out / name))

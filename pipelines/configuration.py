@@ -24,7 +24,8 @@ from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import StageConfig, StageSpec
 from components.shared.storage.paths import configs_root
 from components.shared.storage.yaml_files import read_mapping
-from pipelines.job_settings import Kubernetes, SageMaker, TierJobs
+from components.shared.trainers.trainer_factory import check_model_type
+from pipelines.job_settings import BaseModelUse, Kubernetes, SageMaker, TierJobs
 
 Values = Mapping[str, JsonValue]
 
@@ -51,6 +52,8 @@ class TierLayer(Layer):
     """configs/tiers/TIER.yaml: what a tier trains with, and on which machines."""
 
     jobs: TierJobs
+    base_model: BaseModelUse | None = None
+    """What is trained, for the plan; the policy itself lies where the environment's `policies` say."""
 
 
 class Environment(Layer):
@@ -61,6 +64,8 @@ class Environment(Layer):
     image_tag: str
     tracking_uri: str | None = None
     """MLflow's tracking store and registry; none for SQLite in the folder of runs."""
+    registry_uri: str | None = None
+    """The model registry that commands ask, where it is not the tracking store's: sagemaker://GROUP_PREFIX."""
     policies: dict[Tier, str] = {}
     """Base policy of each tier: an URI, or a path relative to configs/."""
     sagemaker: SageMaker | None = None
@@ -147,6 +152,7 @@ def load_settings(environment: str, tier: Tier = Tier.BRONZE, assignments: Seque
             check_names(part, f" in {path}", parameters=known_parameters(), stages=known_stages())
     assigned = parse_assignments(assignments)
     model_type = _model_type((tier_layer, env, assigned))
+    check_model_type(model_type)
     typed = [part for layer in (tier_layer, env) for part in (layer, layer.model_types.get(model_type, Overrides()))]
     return Settings(name=environment, tier=tier, environment=env, layers=(*typed, assigned))
 

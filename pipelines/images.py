@@ -1,5 +1,6 @@
 """The container images: which there are, and the source that one was built from."""
 
+import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -15,6 +16,15 @@ FILES = ("pyproject.toml", "requirements.lock")
 FOLDERS = ("components", "configs")
 LEFT_OUT = {"__pycache__", "models"}
 """As .dockerignore leaves them out: base policies are inputs, and no part of an image."""
+
+
+def revision() -> str | None:
+    """The commit that the checkout is at; none where it is no checkout."""
+    try:
+        found = subprocess.run(["git", "-C", str(PROJECT), "rev-parse", "HEAD"], capture_output=True, text=True)
+    except FileNotFoundError:
+        return None
+    return found.stdout.strip() or None
 
 
 def source_digest() -> str:

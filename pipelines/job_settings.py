@@ -54,6 +54,8 @@ class JobSettings(Settings):
     volume_gib: int = Field(default=50, ge=1, le=16_384)
     """Size of the volume; types with NVMe drives use those instead."""
     max_runtime_s: int = Field(default=HOUR, ge=60, le=28 * DAY)
+    expected_runtime_s: int | None = Field(default=None, ge=1)
+    """How long it is thought to take, until runs have measured it; none where nobody can tell."""
     job: Job | None = None
     """Kind of job, where the tier differs from the stage's spec: the largest types train but do not process."""
     spot_wait_s: int | None = Field(default=None, ge=60)
@@ -77,6 +79,11 @@ class TierJobs(Settings):
     stages: dict[str, dict[str, JsonValue]] = {}
     """What one stage asks otherwise, over its kind's settings."""
     retry: Retry = Retry()
+    budget_usd: float | None = Field(default=None, gt=0)
+    """What one execution may cost, every job at its `max_runtime_s`; none where nothing is too dear, and no Spot job then
+    falls back to machines on demand."""
+    max_usd_per_point: float | None = Field(default=None, gt=0)
+    """What a hundredth of held-out score may cost by the runs so far; a run that promises less is not worth starting."""
     cache_days: int = Field(default=30, ge=1)
     """How old a finished step may be to stand in for one with the same configuration and inputs."""
 
@@ -95,6 +102,11 @@ def checked(job: JobSettings, stage: str) -> JobSettings:
         for name in ("spot_wait_s", "checkpoint_interval_s"):
             if getattr(job, name) is not None:
                 raise UsageError(f"jobs.{stage}.{name}: a processing job has none: set job: training, or leave it out")
+    if job.expected_runtime_s is not None and job.expected_runtime_s > job.max_runtime_s:
+        raise UsageError(
+            f"jobs.{stage}.expected_runtime_s = {job.expected_runtime_s} is above max_runtime_s = {job.max_runtime_s}: "
+            "it would be stopped before it is done: raise max_runtime_s"
+        )
     if job.spot_wait_s is not None:
         if job.checkpoint_interval_s is None:
             raise UsageError(
@@ -107,6 +119,17 @@ def checked(job: JobSettings, stage: str) -> JobSettings:
                 "raise it by the time that the job may wait for capacity"
             )
     return job
+
+
+class BaseModelUse(Settings):
+    """configs/tiers/TIER.yaml, `base_model`: what the tier trains, by what its memory follows from."""
+
+    name: str
+    """A name of configs/base_models.yaml."""
+    prompt_tokens: int = Field(ge=1)
+    """Tokens of the longest prompt."""
+    completion_tokens: int = Field(ge=1)
+    """Tokens of the longest answer."""
 
 
 class SageMaker(Settings):
@@ -157,6 +180,8 @@ class Instance(Settings):
     gpu: str | None = None
     gpu_memory_gib: float = 0
     """Memory of one GPU."""
+    gpu_tflops: float = 0
+    """Peak of one GPU in bfloat16, by which the plan holds types against each other."""
     nvme_gib: float = 0
     """Local drives, which replace the volume and cannot be encrypted with a key of one's own."""
     jobs: tuple[Job, ...] = (Job.PROCESSING, Job.TRAINING)

@@ -6,15 +6,15 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 
-from components.shared.contracts.environment import EXECUTION_KEY
+from components.shared.contracts.environment import EXECUTION_KEY, REVISION
 from components.shared.contracts.records import Outcome, Tier, content_id
 from components.shared.performance.mlflow_sink import MlflowSink
-from components.shared.performance.mlflow_store import TRACKING_URI
-from components.shared.performance.model_registry import ModelRegistry
+from components.shared.performance.mlflow_store import REGISTRY, TRACKING_URI
+from components.shared.performance.model_registry import Registry, open_registry
 from pipelines.compilers.kubeflow import CompiledDag, compile_dag
 from pipelines.compilers.sagemaker_checks import check_account
 from pipelines.configuration import Environment, Settings, load_settings
-from pipelines.engines.champions import resolve
+from pipelines.engines.champions import accepted_profile, resolve
 from pipelines.engines.docker import Containers
 from pipelines.engines.engine import Engine, EngineName
 from pipelines.engines.local import LocalEngine, fresh_tasks
@@ -25,6 +25,9 @@ from pipelines.engines.sagemaker import SageMakerEngine, real_account
 from pipelines.engines.sagemaker_local import SageMakerLocalEngine, with_account
 from pipelines.engines.stage_store import StageStore
 from pipelines.engines.tracking import EXPERIMENT, BackgroundTracking
+from pipelines.images import revision
+from pipelines.operations.preflight import check
+from pipelines.report.costs import record_costs
 
 TRACKING_GRACE_SECONDS = 60.0
 """How long a finished run waits for MLflow to take what it measured."""
@@ -58,6 +61,8 @@ def start(
     settings = settings_for(engine, environment, tier, assignments)
     dag = compile_dag(dag_name, settings)
     check_images(engine, dag, runs)
+    if engine == EngineName.SAGEMAKER:
+        check(check_account(settings), environment)
     state = RunState(
         run_id=run_id or new_run_id(dag_name, str(settings.defaults["model_type"])),
         dag=dag_name,
@@ -69,13 +74,15 @@ def start(
         started=datetime.now(UTC),
         tasks=fresh_tasks(dag),
     )
-    registry = ModelRegistry(state.tracking_uri)
+    registry = registry_of(settings.environment, state.tracking_uri)
     if engine == EngineName.SAGEMAKER:
         parameters = {**own_parameters(dag), **remote_inputs(dag, registry)}
         key = content_id(dag.ir, parameters)
     else:
         champions, key = resolve(dag, registry)
         parameters = {**own_parameters(dag), **{name: str(path) for name, path in champions.items()}}
+        if "accepted" in parameters:
+            parameters["accepted"] = accepted_profile(dag, registry, stage_store(runs), key)
     state = state.model_copy(update={"parameters": parameters, "execution_key": key})
     folder = RunFolder.create(runs, state)
     with folder.locked():
@@ -96,7 +103,7 @@ def resume(run_id: str, *, runs: Path, display: Display) -> Finished:
 def run(dag: CompiledDag, folder: RunFolder, display: Display) -> Finished:
     """Run what the folder's state says, with MLflow on the side."""
     state = folder.state
-    tracking = BackgroundTracking(MlflowSink(state.tracking_uri, EXPERIMENT))
+    tracking = BackgroundTracking(MlflowSink(state.tracking_uri, EXPERIMENT), folder)
     tags = {
         "dag": state.dag,
         "environment": state.environment,
@@ -108,6 +115,7 @@ def run(dag: CompiledDag, folder: RunFolder, display: Display) -> Finished:
     try:
         with display(folder):
             outcome = engine.run(dag, state.parameters, folder)
+        record_costs(folder, registry_of(dag.settings.environment, state.tracking_uri))
         tracking.finish(outcome)
     except BaseException:
         tracking.finish(Outcome.FAILED)
@@ -138,13 +146,17 @@ def engine_for(dag: CompiledDag, folder: RunFolder, on_report: OnReport) -> Engi
     """The engine that a run's state names."""
     state = folder.state
     told = {TRACKING_URI: state.tracking_uri, EXECUTION_KEY: str(state.execution_key)}
+    if (commit := revision()) is not None:
+        told[REVISION] = commit
+    if dag.settings.environment.registry_uri is not None:
+        told[REGISTRY] = dag.settings.environment.registry_uri
     if state.engine == EngineName.SAGEMAKER:
         return SageMakerEngine(account=check_account(dag.settings), on_report=on_report)
     if state.engine == EngineName.SAGEMAKER_LOCAL:
         return SageMakerLocalEngine(environment=told, on_report=on_report)
-    registry = ModelRegistry(state.tracking_uri)
+    registry = registry_of(dag.settings.environment, state.tracking_uri)
     return LocalEngine(
-        store=StageStore(folder.runs.resolve() / "store"),
+        store=stage_store(folder.runs),
         environment=told,
         effect_holds=registry.registered,
         on_report=on_report,
@@ -152,8 +164,13 @@ def engine_for(dag: CompiledDag, folder: RunFolder, on_report: OnReport) -> Engi
     )
 
 
+def stage_store(runs: Path) -> StageStore:
+    return StageStore(runs.resolve() / "store")
+
+
 def runner_for(engine: EngineName, runs: Path) -> Runner:
-    return Containers(cache=runs / "cache") if engine == EngineName.DOCKER else Subprocesses()
+    cache = runs / "cache"
+    return Containers(cache=cache) if engine == EngineName.DOCKER else Subprocesses(cache=cache)
 
 
 def check_images(engine: EngineName, dag: CompiledDag, runs: Path) -> None:
@@ -166,6 +183,11 @@ def check_images(engine: EngineName, dag: CompiledDag, runs: Path) -> None:
 def tracking_uri(environment: Environment, runs: Path) -> str:
     """MLflow's store: the environment's, or SQLite in the folder of runs."""
     return environment.tracking_uri or f"sqlite:///{runs.resolve() / 'mlflow' / 'mlflow.db'}"
+
+
+def registry_of(environment: Environment, tracking: str) -> Registry:
+    """The environment's model registry, by default the tracking store's."""
+    return open_registry(environment.registry_uri or tracking)
 
 
 def own_parameters(dag: CompiledDag) -> Mapping[str, str | int | float]:

@@ -99,4 +99,49 @@ def import_command(file: Path, form: str, model_type: str, world: str, out: Path
     )
 
 
-COMMANDS = (serve, simulate, rules, import_command)
+@click.command("collect-traces")
+@click.argument("sources", nargs=-1, metavar="[FOLDER]...")
+@click.option("--model-type", required=True)
+@click.option("--night", required=True, metavar="YYYY-MM-DD", help="Whose partition is written.")
+@click.option("--out", required=True, help="Folder or s3:// prefix; the artifact is OUT/MODELTYPE/night=NIGHT.")
+@click.option("--state", help="The nightly machine's state, folder or s3:// prefix: traces.json is written there.")
+@click.option("--tier", default="bronze", show_default=True, help="Whose answers.")
+@click.option("--policy", type=PATH, help="The tier's policy, to answer training scenarios itself.")
+@click.option("--min-scenarios", default=100, show_default=True, help="Fewer are not worth distilling.")
+@click.option("--world", default="wrackmere", show_default=True)
+@click.option("--seed", default=0, show_default=True)
+def collect_traces(
+    sources: tuple[str, ...],
+    model_type: str,
+    night: str,
+    out: str,
+    state: str | None,
+    tier: str,
+    policy: Path | None,
+    min_scenarios: int,
+    world: str,
+    seed: int,
+) -> None:
+    """What a tier answered, from FOLDERs of the router's traces, as data to distil: the best answer to each scenario."""
+    from components.distillation.trace_collector import Collection, collect
+    from components.shared.contracts.records import Tier
+
+    if tier not in list(Tier):
+        raise unknown("tier", tier, list(Tier))
+    wanted = Collection(
+        model_type=model_type,
+        world=world,
+        tier=Tier(tier),
+        night=night,
+        min_scenarios=min_scenarios,
+        seed=seed,
+        policy=policy,
+    )
+    done = collect(sources, out, state, wanted)
+    refused = ", ".join(f"{count} by {rule}" for rule, count in done.quarantined.items())
+    click.echo(
+        f"{done.kept} of {done.read} traces kept in {done.uri}" + (f"; quarantined: {refused}" if refused else "")
+    )
+
+
+COMMANDS = (serve, simulate, rules, import_command, collect_traces)

@@ -1,6 +1,6 @@
 """The router's cost-quality curve on held-out scenarios, beside random, all-cheapest, all-best and the oracle.
 
-    python benchmarks/serving/cost_quality.py --policy gold=DIR --policy bronze=DIR --model-type npc_dialogue [--out FILE]
+    python -m benchmarks.serving.cost_quality --policy gold=DIR --policy bronze=DIR --model-type npc_dialogue [--out FILE]
 
 The policies answer the same held-out scenarios greedily and the strict checker scores them. Complexity is calibrated on one
 half of the scenarios, cut by group, and the router is measured on the other. A request costs its tokens times the policy's
@@ -14,6 +14,7 @@ from pathlib import Path
 
 import numpy as np
 
+from benchmarks.measures import Measure, Ratio, publish
 from components.shared.contracts.records import Scenario, Split, Tier
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.performance.performance_tracker import progress
@@ -101,7 +102,27 @@ def main() -> int:
     print(show(found))
     if options.out:
         options.out.write_text(found.model_dump_json(indent=2) + "\n")
-    return 0
+    best, router, cost = found.all_best[0], found.apgr, found.cost_at_95
+    return publish(
+        Measure(
+            name=f"cost of 95 % of the best tier's quality, {options.model_type}",
+            unit="of its cost",
+            ours=cost.mean / best,
+            peer=found.cost_at_95_random / best,
+            peer_name="at random",
+            ratio=Ratio(**{k: getattr(cost, k) / found.cost_at_95_random for k in ("mean", "low", "high")}),
+            note=f"oracle {found.cost_at_95_oracle / best:.3g}",
+        ),
+        Measure(
+            name=f"APGR, {options.model_type}",
+            unit="",
+            ours=router.mean,
+            peer=found.apgr_random,
+            peer_name="at random",
+            ratio=Ratio(**{k: getattr(router, k) / found.apgr_random for k in ("mean", "low", "high")}),
+            note=f"oracle {found.apgr_oracle:.3g}",
+        ),
+    )
 
 
 if __name__ == "__main__":

@@ -31,8 +31,7 @@ def scenario_fault(trainer: ModelTypeTrainer, scenario: Scenario) -> Fault | Non
 def steps_fault(trainer: ModelTypeTrainer, trajectory: Trajectory) -> Fault | None:
     """What is wrong with a trajectory, its scenario aside."""
     steps = trajectory.steps
-    right = trainer.trajectory(trajectory.scenario, steps, teacher="", context=(), attempt=1).id
-    if trajectory.id != right:
+    if trajectory.id != (right := trainer.trajectory_id(trajectory.scenario, steps)):
         return "id", f"trajectory id {trajectory.id!r} is not its content's {right!r}"
     if [step.index for step in steps] != list(range(1, len(steps) + 1)):
         return "steps", f"steps are numbered {[step.index for step in steps]}, not 1 to {len(steps)}"

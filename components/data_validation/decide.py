@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from components.data_validation.duplicates import Gone, Row, split_duplicates
-from components.data_validation.profile import Moved, Profile, drift, profile_of
+from components.data_validation.profile import Profile, drift, profile_of
 from components.data_validation.spec import DataValidationConfig
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Split
+from components.shared.monitoring.stability import Moved
 
 EVERY_OTHER = "*"
 
@@ -29,12 +30,14 @@ class Decision:
         return [row for row in self.kept if row.split == split]
 
 
-def decide(config: DataValidationConfig, rows: Sequence[Row]) -> Decision:
-    """The fate of the rows, which may come in any order and from any number of shards."""
+def decide(config: DataValidationConfig, rows: Sequence[Row], accepted: Profile | None = None) -> Decision:
+    """The fate of the rows, which may come in any order and from any number of shards.
+
+    `accepted` is the last accepted night's profile; none for a first night.
+    """
     kept, gone = split_duplicates(rows, config.near_duplicate, config.natural.near_duplicate)
     kept, over = capped(kept, config.source_caps)
     train = [row for row in kept if row.split == Split.TRAIN]
-    accepted = config.drift.accepted
     return Decision(
         kept=tuple(kept),
         gone=(*gone, *over),
@@ -78,6 +81,6 @@ def check_drift(found: Mapping[str, Moved], warn: float, block: float) -> list[s
         name = max(far, key=lambda key: far[key])
         raise GateError(
             f"{name} has drifted from the last accepted night: PSI {far[name]:.2f}, drift.block = {block:g}: look into "
-            f"its source, or accept this night's profile.json if the change is meant"
+            f"its source, or run with --set accepted=none if the change is meant"
         )
     return [f"{name} drifts: PSI {index:.2f}, more than drift.warn = {warn:g}" for name, index in sorted(moved.items())]

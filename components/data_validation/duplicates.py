@@ -18,7 +18,7 @@ import numpy as np
 from numpy.typing import NDArray
 from pydantic import ConfigDict
 
-from components.data_validation.ngrams import Grams
+from components.data_validation.ngrams import BASE, Grams
 from components.data_validation.spool import Place
 from components.shared.contracts.records import Split
 
@@ -151,10 +151,14 @@ def _split_alike(ranked: list[Row], near: float) -> tuple[list[Row], list[Gone]]
 def buckets(signatures_NS: NDArray[np.uint32]) -> Iterator[NDArray[np.int64]]:
     """The rows, in order, of each bucket that holds more than one."""
     for band in range(BANDS):
-        part = np.ascontiguousarray(signatures_NS[:, band * BAND_ROWS : (band + 1) * BAND_ROWS])
-        keys_N = part.view([("", np.uint32)] * BAND_ROWS).ravel()
+        # A band as one number: two different ones share it with chance 2^-64, and then their signatures are compared anyway.
+        keys_N = np.zeros(len(signatures_NS), dtype=np.uint64)
+        for entry in range(band * BAND_ROWS, (band + 1) * BAND_ROWS):
+            keys_N = (keys_N ^ signatures_NS[:, entry]) * np.uint64(BASE)
+            keys_N ^= keys_N >> np.uint64(32)
         order_N = np.argsort(keys_N, kind="stable")
-        starts = np.flatnonzero(np.r_[True, keys_N[order_N][1:] != keys_N[order_N][:-1]])
+        sorted_N = keys_N[order_N]
+        starts = np.flatnonzero(np.r_[True, sorted_N[1:] != sorted_N[:-1]])
         sizes = np.diff(np.r_[starts, len(order_N)])
         for start, size in zip(starts[sizes > 1], sizes[sizes > 1], strict=True):
             yield order_N[start : start + size]

@@ -8,11 +8,12 @@ from typing import Any
 
 from components.data_validation.decide import Decision
 from components.data_validation.examine import TAUGHT, Scenarios, Trajectories
-from components.data_validation.profile import Moved, Profile
+from components.data_validation.profile import Profile
 from components.data_validation.spec import SPEC
 from components.data_validation.spool import SAMPLES, Refusals
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Rejected, Split
+from components.shared.monitoring.stability import Moved
 
 
 @dataclass(frozen=True, kw_only=True)

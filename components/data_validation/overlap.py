@@ -7,7 +7,7 @@ belongs to everybody; neither is a prompt's own.
 """
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence, Set
+from collections.abc import Iterable
 
 import numpy as np
 
@@ -76,20 +76,12 @@ class _Wording:
 def answer_fault(prompt: str, answer: str, coverage: float) -> Fault | None:
     """Whether an answer (a trajectory's last step) is to be read in its own prompt; under 8 words nothing can be told."""
     said, given = answer.casefold().split(), prompt.casefold().split()
-    if _longest_within(said, set(given)) < SHORT:
+    # Without so many known words in a row no run can be shared, and most texts end here.
+    if b"\1" * SHORT not in bytes(map(set(given).__contains__, said)):
         return None
     if (found := share(said, given, SHORT)) >= coverage:
         return "answer_in_prompt", f"the prompt holds {found:.0%} of the answer's {SHORT}-grams"
     return None
-
-
-def _longest_within(words: Sequence[str], known: Set[str]) -> int:
-    """How many words in a row are all known: under n of them no run of n can be shared, and most texts end here."""
-    longest = current = 0
-    for word in words:
-        current = current + 1 if word in known else 0
-        longest = max(longest, current)
-    return longest
 
 
 def _distinctive(texts: list[tuple[str, Numbers]], known: Numbers) -> Numbers:

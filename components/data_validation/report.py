@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import Any
 
 from components.data_validation.findings import Findings
-from components.data_validation.profile import Histogram
 from components.shared.contracts.records import Rejected
+from components.shared.monitoring.stability import Histogram
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.storage.artifacts import write_text
 

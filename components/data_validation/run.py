@@ -6,20 +6,22 @@ import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 
-from pydantic import JsonValue
+from pydantic import JsonValue, ValidationError
 
 from components.data_validation.decide import check_balance, check_drift, decide
 from components.data_validation.examine import TAUGHT, Examiner, Scenarios, Trajectories
 from components.data_validation.findings import Findings, find
 from components.data_validation.intake import counted, raw_lines, shards
+from components.data_validation.profile import Profile
 from components.data_validation.report import write_report
-from components.data_validation.spec import SPEC, DataValidationConfig
+from components.data_validation.spec import FIRST_NIGHT, SPEC, DataValidationConfig
 from components.data_validation.spool import Refusals, Spool, merged
-from components.shared.contracts.errors import GateError
+from components.shared.contracts.errors import CorruptArtifact, GateError
 from components.shared.contracts.records import Rejected, Split
 from components.shared.contracts.stage import Report
 from components.shared.performance.performance_tracker import progress
 from components.shared.storage.artifacts import canonical_json, read_manifest, write_text
+from components.shared.storage.places import get_text
 from components.shared.storage.quarantine import refuse, sift
 from components.shared.training.datasets import origin, recreate_trainer
 
@@ -53,7 +55,8 @@ def finish(
     Shards are given in the order of the numbers that their rows have.
     """
     config, trainer, folder = examiner.config, examiner.trainer, outputs["dataset"]
-    decision = decide(config, [row for shard in trajectories for row in shard.rows])
+    accepted = accepted_profile(config.accepted)
+    decision = decide(config, [row for shard in trajectories for row in shard.rows], accepted)
     late = Refusals(Spool(folder / WORK / "late.refused.jsonl"))
     for row, rule, reason in decision.gone:
         late.add(refuse(trajectories[row.shard].spool.read(row.place), SPEC.name, rule, reason))
@@ -74,7 +77,22 @@ def finish(
     write_text(folder / "profile.json", decision.profile.model_dump_json(indent=1) + "\n")
     write_report(outputs["report"], findings)
     shutil.rmtree(folder / WORK)
-    return report_of(findings, origin(trainer, str(read_manifest(source).metadata["world"])))
+    # Which night it was compared with changes nothing in a data set: what is trained on it stays in the cache.
+    facts = {"config": config.model_dump(mode="json", exclude={"accepted"})}
+    return report_of(findings, {**origin(trainer, str(read_manifest(source).metadata["world"])), **facts})
+
+
+def accepted_profile(place: str) -> Profile | None:
+    """The last accepted night's profile. Raises PipelineError where it is not there, or is none."""
+    if place == FIRST_NIGHT:
+        return None
+    try:
+        return Profile.model_validate_json(get_text(place))
+    except ValidationError as error:
+        fault = error.errors(include_url=False)[0]["msg"]
+        raise CorruptArtifact(
+            f"accepted = {place!r} is no profile ({fault}): give the profile.json of an accepted data set, or {FIRST_NIGHT}"
+        ) from error
 
 
 def carry(source: Path, config: DataValidationConfig) -> Iterator[Rejected]:
@@ -120,7 +138,7 @@ def report_of(findings: Findings, metadata: dict[str, JsonValue]) -> Report:
         | {"refused": float(refused)}
         | {f"psi_{name}": moved.index for name, moved in findings.drift.items()},
         details=counts,
-        artifacts={"dataset": {**metadata, "counts": dict(sizes)}},
+        artifacts={"dataset": {**metadata, "counts": dict(sizes), "sources": sorted(counts["sources"])}},
     )
 
 

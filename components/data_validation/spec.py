@@ -11,7 +11,6 @@ More data than one machine takes is examined in shards: see sharded.py.
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from components.data_validation.profile import Profile
 from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, StageSpec
 
 
@@ -67,10 +66,12 @@ class Drift(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    accepted: Profile | None = None
-    """The profile.json of the last accepted night's dataset; none for a first night."""
     warn: float = Field(default=0.1, gt=0)
     block: float = Field(default=0.25, gt=0)
+
+
+FIRST_NIGHT = "none"
+"""What `accepted` says where no night was accepted before."""
 
 
 class DataValidationConfig(StageConfig):
@@ -97,6 +98,8 @@ class DataValidationConfig(StageConfig):
     max_class_share: float = Field(default=0.9, gt=0, le=1)
     """Share of the training trajectories that one class (a scenario group's first part) may have."""
     drift: Drift = Drift()
+    accepted: str = FIRST_NIGHT
+    """profile.json of the last accepted night's data set, as a path or an S3 URI; `none` for a first night."""
 
 
 SPEC = StageSpec(
@@ -104,7 +107,7 @@ SPEC = StageSpec(
     config=DataValidationConfig,
     inputs={"verified": ArtifactKind.TRAJECTORIES},
     outputs={"dataset": ArtifactKind.DATASET},
-    parameters=(),
+    parameters=("accepted",),
     job=Job.PROCESSING,
     image="data",
 )

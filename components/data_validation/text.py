@@ -107,9 +107,9 @@ class NaturalScreen:
         self._personal_data = PersonalData(policy.entities, policy.entity_score)
         self._languages = None
         if policy.languages:
-            from components.data_validation.language import LanguageModel
+            from components.shared.collaboration.language import language_model
 
-            self._languages = LanguageModel()
+            self._languages = language_model()
 
     def faults(self, texts: Sequence[str], beside: Sequence[str]) -> list[Fault | None]:
         plain = (plain_fault(t, near, self._count, self._max_tokens) for t, near in zip(texts, beside, strict=True))

@@ -1,6 +1,7 @@
 """A student learns its teacher's distribution: first on the teacher's words, then on its own.
 
-    warm-up     forward KL(teacher || student) on answers sampled from the teacher, the prompt masked
+    warm-up     forward KL(teacher || student) on answers collected from production or sampled from the teacher, the
+                prompt masked
     on-policy   TRL's DistillationTrainer: the student answers, and a generalised Jensen-Shannon divergence with beta 1/2
                 (arXiv 2306.13649) pulls each of its tokens to the teacher
 
@@ -8,7 +9,7 @@ Without the warm-up a weak student never visits what the teacher could correct; 
 to mend its own slips.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from itertools import islice
 from tempfile import TemporaryDirectory
 from typing import Any
@@ -45,8 +46,10 @@ def warm_up(
     config: DistillationConfig,
     tracker: PerformanceTracker,
     checkpoints: Checkpoints | None = None,
+    served: Mapping[str, str] | None = None,
 ) -> None:
-    """Train `student` in place by forward KL on one sampled answer of the teacher to each scenario."""
+    """Train `student` in place by forward KL on one answer to each scenario: of `served`, by the scenario's id, else
+    sampled from the teacher."""
     checkpoints = checkpoints or Checkpoints(folder=None)
     learner = create_learner(student.model, Strategy.SINGLE, World(), AdamWSettings())
     with checkpoints:
@@ -56,9 +59,8 @@ def warm_up(
             done, answers = saved.step, saved.common["answers"]
             learner.restore(saved.common["learner"])
             tracker.restore(saved.common["tracker"])
-        prompts = [s.prompt for s in scenarios]
-        answers = answers or complete(teacher, prompts, max_tokens=max_tokens, temperature=config.temperature)
-        rows = [example(student, p, [a], [1.0]) for p, a in zip(prompts, answers, strict=True) if a]
+        answers = answers or answers_to(scenarios, served or {}, teacher, max_tokens, config.temperature)
+        rows = [example(student, s.prompt, [a], [1.0]) for s, a in zip(scenarios, answers, strict=True) if a]
 
         def state() -> dict[str, Any]:
             return {"learner": learner.state(), "tracker": tracker.state(), "answers": answers}
@@ -71,6 +73,15 @@ def warm_up(
             done += 1
             checkpoints.after_step(done, state)
         checkpoints.save(done, state)
+
+
+def answers_to(
+    scenarios: Sequence[Scenario], served: Mapping[str, str], teacher: Policy, max_tokens: int, temperature: float
+) -> list[str]:
+    """The answer that was served to each scenario, and the teacher's own where none was."""
+    unasked = [s.prompt for s in scenarios if s.id not in served]
+    sampled = iter(complete(teacher, unasked, max_tokens=max_tokens, temperature=temperature) if unasked else ())
+    return [served[s.id] if s.id in served else next(sampled) for s in scenarios]
 
 
 def match_teacher(

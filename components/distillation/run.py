@@ -7,6 +7,7 @@ from typing import Any
 from components.distillation.distillation_pipeline import on_policy, warm_up
 from components.distillation.quality_validator import validate
 from components.distillation.spec import SPEC, DistillationConfig
+from components.distillation.student import merged, open_student
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
@@ -25,23 +26,27 @@ from components.shared.training.policies import Policy, deterministic, load_poli
 def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
     """Distil the teacher into the student and measure what the student kept.
 
-    Raises PipelineError where the two do not share a vocabulary: token distributions could not be compared.
+    Raises PipelineError where the two do not share a vocabulary: token distributions could not be compared. Raises
+    GateError where there is nothing to judge the student by.
     """
     deterministic(config.seed)
     dataset = Dataset.open(inputs["dataset"])
     scenarios = list(dataset.scenarios(Split.TRAIN))
-    teacher, student = load_policy(inputs["teacher"]), load_policy(inputs["student"])
+    teacher = load_policy(inputs["teacher"])
+    student, start = open_student(inputs, config)
     check_vocabularies(teacher, student)
     teacher.model.eval().requires_grad_(False)
     budget = dataset.max_tokens(student.tokenizer)
     tracker = PerformanceTracker(outputs["report"])
     warm, own = (Checkpoints.of_stage(SPEC, config, inputs, World(), part=part) for part in ("warm-up", "on-policy"))
-    warm_up(student, teacher, scenarios, budget, config, tracker, warm)
+    served = dataset.served()
+    warm_up(student, teacher, scenarios, budget, config, tracker, warm, served)
     on_policy(student, teacher, scenarios, budget, config, tracker, own)
+    student = merged(student, outputs["policy"], inputs["student"])
     sample_rollouts(student, dataset, tracker, step=config.warmup_steps + config.onpolicy_steps)
     save_policy(student, outputs["policy"])
     scores = score_roles(config, dataset, {**inputs, "student": outputs["policy"]})
-    quality = validate(scores["student"], scores["teacher"], scores["champion"], config)
+    quality = validate(scores, list(dataset.scenarios(Split.TEST)), dataset.trainer, config)
     options = {"confidence": config.confidence, "resamples": config.resamples, "seed": config.seed}
     policies: dict[str, Any] = {role: describe(s, **options) for role, s in scores.items()}
     write_jsonl(outputs["report"] / ANSWERS, evaluated(list(dataset.scenarios(Split.TEST)), scores))
@@ -56,6 +61,8 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
         details={
             "policies": policies,
             "data": dict(dataset.metadata),
+            "started_from": start,
+            "served_answers": len(served),
             **quality,
         },
     )

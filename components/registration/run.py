@@ -6,21 +6,23 @@ from pathlib import Path
 
 from pydantic import JsonValue
 
+from components.registration.lineage import check_adapter, lineage
 from components.registration.model_card import Facts, model_card
 from components.registration.spec import Promotion, RegistrationConfig
-from components.shared.contracts.environment import EXECUTION_KEY
+from components.shared.contracts.environment import EXECUTION_KEY, IMAGE, REVISION
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Outcome
 from components.shared.contracts.stage import Report
-from components.shared.performance.mlflow_store import tracking_uri
+from components.shared.performance.mlflow_store import registry_uri
 from components.shared.performance.model_registry import (
     CHALLENGER,
     CHAMPION,
     DIGEST,
     SCORE,
-    ModelRegistry,
+    Registry,
     Version,
     model_name,
+    open_registry,
 )
 from components.shared.storage.artifacts import read_manifest, write_text
 
@@ -40,9 +42,12 @@ def run(config: RegistrationConfig, inputs: Mapping[str, Path], outputs: Mapping
     )
     check_accepted(facts)
     check_subject(facts)
+    check_adapter(facts.policy)
+    registry = open_registry(registry_uri())
+    origin = lineage(facts, registry) | {"compared_with": compared_with(facts)}
     card = model_card(facts)
-    registry = ModelRegistry(tracking_uri())
-    version = registry.register(model_name(config.model_type, config.tier), facts.policy, tags(facts), card)
+    name = model_name(config.model_type, config.tier)
+    version = registry.register(name, facts.policy, origin | surroundings() | scores(facts), card)
     alias = settle_alias(registry, version, config.promotion, compared_with(facts))
     write_text(outputs["report"] / "model_card.md", card)
     stale = config.promotion == Promotion.AUTO and alias != CHAMPION
@@ -56,6 +61,7 @@ def run(config: RegistrationConfig, inputs: Mapping[str, Path], outputs: Mapping
             "alias": alias,
             DIGEST: version.policy_digest,
             "outcome": Outcome.STALE if stale else Outcome.REGISTERED,
+            "lineage": dict(origin),
         },
     )
 
@@ -94,7 +100,7 @@ def check_subject(facts: Facts) -> None:
             raise GateError(f"the evidence is for {key} {said}, not {wanted}: register it as {said}")
 
 
-def settle_alias(registry: ModelRegistry, version: Version, promotion: Promotion, over: str) -> str | None:
+def settle_alias(registry: Registry, version: Version, promotion: Promotion, over: str) -> str | None:
     """Which alias the version holds in the end; none where a newer challenger waits already."""
     if promotion == Promotion.AUTO and registry.promote(version, over=over):
         return CHAMPION
@@ -103,22 +109,14 @@ def settle_alias(registry: ModelRegistry, version: Version, promotion: Promotion
     return CHALLENGER if registry.challenge(version) else None
 
 
-def tags(facts: Facts) -> dict[str, str]:
-    """Lineage and scores of a version. No time, host or path: the registry keeps its own times."""
-    parents = {f"parent.{name}": digest for name, digest in facts.inputs.items() if name not in ("dataset", "champion")}
-    found = {
-        "model_type": facts.model_type,
-        "tier": facts.tier,
-        "dataset_digest": facts.inputs.get("dataset"),
-        "evidence_digest": facts.evidence.digest,
-        "compared_with": compared_with(facts),
-        "seed": facts.find("seed"),
-        "world_digest": facts.find("world_digest"),
-        "execution_key": os.environ.get(EXECUTION_KEY),
-        **parents,
-        **{f"{SCORE}{name}": value for name, value in facts.report.metrics.items()},
-    }
-    return {name: str(value) for name, value in found.items() if value is not None}
+def surroundings() -> dict[str, str]:
+    """What ran this: execution, code and image. Beside the lineage, since they decide nothing of what was made."""
+    found = {"execution_key": EXECUTION_KEY, "revision": REVISION, "image": IMAGE}
+    return {name: os.environ[variable] for name, variable in found.items() if os.environ.get(variable)}
+
+
+def scores(facts: Facts) -> dict[str, str]:
+    return {f"{SCORE}{name}": str(value) for name, value in facts.report.metrics.items()}
 
 
 def compared_with(facts: Facts) -> str:

@@ -1,7 +1,8 @@
 """Registration: one accepted policy becomes one version, once, however often it is asked for.
 
-The registry is MLflow's (MLFLOW_TRACKING_URI names it). A version is identified by the policy's digest: registering the
-same policy again returns the version that is there. The model card is written from the run's facts.
+The registry is MLflow's (MLFLOW_TRACKING_URI names it) or SageMaker's (SRL_RLVR_REGISTRY=sagemaker://...). A version is
+identified by the policy's digest: registering the same policy again returns the version that is there. The model card is
+written from the run's facts.
 
     python -m components registration --config FILE --input policy=DIR --input evidence=DIR --output report=DIR
 """

@@ -20,12 +20,14 @@ from components.shared.contracts.records import Scenario, Split
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
+from components.shared.training.exact_resume import Stateful
 from components.shared.training.grpo.algorithms import Update, arguments
 from components.shared.training.grpo.kl_guard import KLGuard, KLProbe
 from components.shared.training.grpo.policy_optimizer import PolicyOptimizer
 from components.shared.training.grpo.settings import Algorithm, KLSettings
 from components.shared.training.policies import Policy
 from components.shared.training.trl_adapter import CurveRecorder, train_quietly
+from components.shared.training.validation_callback import Validation
 
 CURVES = {
     "reward": "reward",
@@ -68,7 +70,7 @@ class RLVRResult:
     """Accepted updates."""
     refused: int
     reason: str
-    """`done`, or `kl_ceiling` where updates were refused `kl.patience` times in a row."""
+    """`done`, `kl_ceiling` where updates were refused `kl.patience` times in a row, or `no_improvement`."""
     first_reward: float
     last_reward: float
     last_kl: float
@@ -79,6 +81,8 @@ class RLVRResult:
     """Full-vocabulary, on the probe, after an accepted update: below `kl.ceiling`."""
     alerts: tuple[str, ...]
     """One line for each thing that the watch found."""
+    validation: dict[str, Any]
+    """The policy at the start, at its best, whose weights it has, and at the end of training."""
 
 
 class Outcome:
@@ -117,6 +121,7 @@ def train(
     probe = KLProbe(reference, [s.prompt for s in held_out[: config.kl.probe_prompts]], max_tokens)
     guard = KLGuard(probe, config.kl, config.beta)
     watch = RewardWatch(policy, dataset.trainer, held_out[: config.watch.prompts], max_tokens, config.watch, tracker)
+    validation = Validation.of(config.validation, policy, dataset.trainer, held_out, max_tokens, tracker)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
     if config.algorithm == Algorithm.PPO:
         attach_value_head(policy.model)
@@ -127,7 +132,7 @@ def train(
             args=trl_arguments(config, max_tokens, scratch),
             train_dataset=Rows.from_list([dict(scenario_row(s, i)) for i, s in enumerate(scenarios)]),
             processing_class=policy.tokenizer,
-            callbacks=[recorder, watch],
+            callbacks=[recorder, watch, validation],
             sampling=config.sampling,
             scoring=config.scoring,
             guard=guard,
@@ -135,11 +140,19 @@ def train(
             max_hinted=int(config.hints.max_share * config.prompts_per_step),
             **({"ppo": config.ppo} if config.algorithm == Algorithm.PPO else {}),
         )
-        trainer.resume_with(checkpoints, {"tracker": tracker, "curves": recorder, "watch": watch})
+        companions: dict[str, Stateful] = {
+            "tracker": tracker,
+            "curves": recorder,
+            "watch": watch,
+            "validation": validation,
+        }
+        trainer.resume_with(checkpoints, companions)
         train_quietly(trainer)
+        validation.finish(trainer.state.global_step)
     if config.algorithm == Algorithm.PPO:
         detach_value_head(policy.model)
-    return summarize(recorder.curves, guard, [*watch.alerts, *kl_alerts(recorder.curves, guard, config.kl)])
+    alerts = [*watch.alerts, *kl_alerts(recorder.curves, guard, config.kl)]
+    return summarize(trainer.state.global_step, config.steps, recorder.curves, guard, validation, alerts)
 
 
 def optimizer_class(config: RLVRConfig) -> type[PolicyOptimizer]:
@@ -189,20 +202,29 @@ def kl_alerts(curves: Sequence[dict[str, float]], guard: KLGuard, settings: KLSe
     return lines
 
 
-def summarize(curves: Sequence[dict[str, float]], guard: KLGuard, alerts: Sequence[str]) -> RLVRResult:
-    """The result of a run from its curves, an entry an update, the last one refused where the ceiling ended it."""
+def summarize(
+    steps: int,
+    of: int,
+    curves: Sequence[dict[str, float]],
+    guard: KLGuard,
+    validation: Validation,
+    alerts: Sequence[str],
+) -> RLVRResult:
+    """The result of `steps` updates, of as many as were wanted, the last one refused where the ceiling ended them; curves
+    have an entry a rollout."""
     rewards = [values["rollout_reward"] for values in curves]
     kls = [values["kl"] for values in curves]
     tenth = max(1, len(rewards) // 10)
     ended_early = guard.controller.exhausted
     return RLVRResult(
-        updates=len(curves) - ended_early,
+        updates=steps - ended_early,
         refused=guard.controller.refused,
-        reason="kl_ceiling" if ended_early else "done",
+        reason="kl_ceiling" if ended_early else validation.reason(steps, of),
         first_reward=sum(rewards[:tenth]) / tenth,
         last_reward=sum(rewards[-tenth:]) / tenth,
         last_kl=sum(kls[-tenth:]) / tenth,
         highest_kl=max(kls),
         highest_probe_kl=guard.controller.highest_accepted,
         alerts=tuple(alerts),
+        validation=validation.loop.summary(),
     )

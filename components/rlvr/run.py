@@ -62,5 +62,10 @@ def run(config: RLVRConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pa
             "highest_kl": result.highest_kl,
             "highest_probe_kl": result.highest_probe_kl,
         },
-        details={"reason": result.reason, "alerts": list(result.alerts), "forgetting": forgetting(before, after)},
+        details={
+            "reason": result.reason,
+            "alerts": list(result.alerts),
+            "validation": result.validation,
+            "forgetting": forgetting(before, after),
+        },
     )

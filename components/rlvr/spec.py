@@ -12,6 +12,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, StageSpec
+from components.shared.performance.validation_loop import ValidationSettings
 from components.shared.training.grpo.settings import Algorithm, KLSettings, SamplingSettings, Scoring, Settings
 
 
@@ -97,6 +98,8 @@ class RLVRConfig(StageConfig):
     hints: HintSettings = HintSettings()
     ppo: PPOSettings = PPOSettings()
     watch: WatchSettings = WatchSettings()
+    validation: ValidationSettings = ValidationSettings(every=25)
+    """Looks at held-out scenarios between the updates: when to stop, and which weights to keep."""
     scoring: Scoring = Scoring.SHARED_PREFIX
     """How log-probabilities are computed; all ways give the same numbers."""
     rollouts: RolloutEngine = RolloutEngine.TRANSFORMERS

@@ -46,7 +46,8 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             )
         else:
             learner = create_learner(policy.model, strategy, world, optimizer_settings(config))
-            result = train(policy, reference, rows, probe, config, tracker, learner, checkpoints)
+            validation = similarity_trainer.validation_of(config, policy, dataset, tracker)
+            result = train(policy, reference, rows, probe, config, tracker, learner, checkpoints, validation)
             weights = learner.weights()
         sample_rollouts(policy, dataset, tracker, step=result.updates)
         save_policy(policy, outputs["policy"], weights)

@@ -25,6 +25,7 @@ from components.shared.training.grpo.policy_optimizer import PolicyOptimizer
 from components.shared.training.grpo.settings import Algorithm, KLSettings
 from components.shared.training.policies import Policy
 from components.shared.training.trl_adapter import CurveRecorder, train_quietly
+from components.shared.training.validation_callback import Validation
 from components.srl.spec import Likeness, SimilaritySettings, SRLConfig, StepFormat
 from components.srl.step_rewards import FORMAT_ERROR, above_floor, exact, fast, typed
 from components.srl.step_tasks import StepTask, read_step, step_tasks
@@ -59,11 +60,13 @@ class SimilarityResult:
     highest_kl: float
     """Highest probe KL after an accepted update, nats per token."""
     reason: str
-    """`done`, or `kl_ceiling` where updates were refused `patience` times in a row."""
+    """`done`, `kl_ceiling` where updates were refused `patience` times in a row, or `no_improvement`."""
     first_likeness: float
     last_likeness: float
     tasks: int
     """Steps to learn from."""
+    validation: dict[str, Any]
+    """The policy at the start, at its best, whose weights it has, and at the end of training."""
 
 
 class StepLikeness:
@@ -123,6 +126,7 @@ def train(
     guard = KLGuard(
         KLProbe(reference, held_out[: kl.probe_prompts], dataset.max_tokens(policy.tokenizer)), kl, settings.kl_weight
     )
+    validation = validation_of(config, policy, dataset, tracker)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
     rows = task_rows(policy, tasks, settings)
     with TemporaryDirectory() as scratch:
@@ -132,13 +136,20 @@ def train(
             args=trl_arguments(config, max(row["max_tokens"] for row in rows), scratch),
             train_dataset=Rows.from_list(rows),
             processing_class=policy.tokenizer,
-            callbacks=[recorder],
+            callbacks=[recorder, validation],
             sampling=settings.sampling,
             guard=guard,
         )
-        trainer.resume_with(checkpoints, {"tracker": tracker, "curves": recorder})
+        trainer.resume_with(checkpoints, {"tracker": tracker, "curves": recorder, "validation": validation})
         train_quietly(trainer)
-    return summarize(recorder.curves, guard, len(tasks))
+        validation.finish(trainer.state.global_step)
+    return summarize(settings.steps, recorder.curves, guard, validation, len(tasks))
+
+
+def validation_of(config: SRLConfig, policy: Policy, dataset: Dataset, tracker: PerformanceTracker) -> Validation:
+    """The validation loop of either reading, on the whole answers to held-out scenarios."""
+    scenarios, max_tokens = list(dataset.scenarios(Split.VALIDATION)), dataset.max_tokens(policy.tokenizer)
+    return Validation.of(config.validation, policy, dataset.trainer, scenarios, max_tokens, tracker)
 
 
 def task_rows(policy: Policy, tasks: Sequence[StepTask], settings: SimilaritySettings) -> list[dict[str, Any]]:
@@ -171,8 +182,11 @@ def trl_arguments(config: SRLConfig, max_tokens: int, scratch: str) -> Any:
     return arguments(update, scratch)
 
 
-def summarize(curves: Sequence[dict[str, float]], guard: KLGuard, tasks: int) -> SimilarityResult:
-    """The result of a run from its curves, an entry an update, the last one refused where the ceiling ended it."""
+def summarize(
+    steps: int, curves: Sequence[dict[str, float]], guard: KLGuard, validation: Validation, tasks: int
+) -> SimilarityResult:
+    """The result of a run that wanted `steps` updates from its curves, an entry an update, the last one refused where the
+    ceiling ended it."""
     likenesses = [values["rollout_likeness"] for values in curves]
     tenth = max(1, len(likenesses) // 10)
     ended_early = guard.controller.exhausted
@@ -180,8 +194,9 @@ def summarize(curves: Sequence[dict[str, float]], guard: KLGuard, tasks: int) ->
         updates=len(curves) - ended_early,
         refused=guard.controller.refused,
         highest_kl=guard.controller.highest_accepted,
-        reason="kl_ceiling" if ended_early else "done",
+        reason="kl_ceiling" if ended_early else validation.reason(len(curves), steps),
         first_likeness=sum(likenesses[:tenth]) / tenth,
         last_likeness=sum(likenesses[-tenth:]) / tenth,
         tasks=tasks,
+        validation=validation.loop.summary(),
     )

@@ -13,6 +13,7 @@ from enum import StrEnum
 from pydantic import Field
 
 from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, StageSpec
+from components.shared.performance.validation_loop import ValidationSettings
 from components.shared.training.grpo.settings import SamplingSettings, Settings
 
 
@@ -73,6 +74,8 @@ class SRLConfig(StageConfig):
     """Updates."""
     batch_size: int = Field(default=64, ge=1)
     """Trajectories an update."""
+    packing: bool = True
+    """Whether an update's rows lie end to end without padding; the numbers are those of padded rows."""
     learning_rate: float = Field(default=5e-4, gt=0)
     warmup_steps: int = Field(default=10, ge=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
@@ -84,6 +87,8 @@ class SRLConfig(StageConfig):
     (specification: 0.1)."""
     patience: int = Field(default=5, ge=1)
     """Updates refused in a row after which training ends early, with reason `kl_ceiling`, in either reading."""
+    validation: ValidationSettings = ValidationSettings(every=130)
+    """Looks at held-out scenarios between the updates, in either reading."""
     similarity: SimilaritySettings = SimilaritySettings()
 
 

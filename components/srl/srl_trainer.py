@@ -9,6 +9,7 @@ Over several processes each takes a share of every batch and of the probe; all m
 the losses are those of one process.
 """
 
+import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -19,6 +20,7 @@ import torch
 from components.shared.contracts.environment import Strategy
 from components.shared.contracts.records import Trajectory
 from components.shared.performance.performance_tracker import PerformanceTracker, progress
+from components.shared.performance.validation_loop import ValidationLoop, ValidationSettings
 from components.shared.training.batches import batches
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed.learner import Learner, create_learner
@@ -26,10 +28,15 @@ from components.shared.training.distributed.settings import AdamWSettings
 from components.shared.training.distributed.world import World
 from components.shared.training.divergence import full_kl
 from components.shared.training.kl_controller import KLController
+from components.shared.training.packing import Tokens, by_row, lay_out, packing, packs, token_logprobs
 from components.shared.training.policies import Policy
-from components.shared.training.supervised import Batch, Example, chosen, collate, completion_logprobs, example
+from components.shared.training.state_tree import read_whole
+from components.shared.training.supervised import Example, example
+from components.shared.training.validation_callback import Validation
 from components.srl.reward_normalizer import RewardNormalizer
 from components.srl.spec import SRLConfig
+
+logger = logging.getLogger(__name__)
 
 PROBE_ROWS = 64
 CACHE_BYTES = 2**30
@@ -48,7 +55,9 @@ class SRLResult:
     highest_kl: float
     """Highest probe KL after an accepted update, nats per token."""
     reason: str
-    """`done`, or `kl_ceiling` where updates were refused `patience` times in a row."""
+    """`done`, `kl_ceiling` where updates were refused `patience` times in a row, or `no_improvement`."""
+    validation: dict[str, Any]
+    """The policy at the start, at its best, whose weights it has, and at the end of training."""
 
 
 def train(
@@ -60,31 +69,48 @@ def train(
     tracker: PerformanceTracker,
     learner: Learner | None = None,
     checkpoints: Checkpoints | None = None,
+    validation: Validation | None = None,
 ) -> SRLResult:
     """Train `policy` in place, from its newest checkpoint where there is one.
 
     `reference` is the base policy and stays as it is. Without a learner the policy trains on this process alone, without
-    checkpoints nothing is saved on the way.
+    checkpoints nothing is saved on the way, and without a validation loop it is not looked at.
     """
     learner = learner or create_learner(policy.model, Strategy.SINGLE, World(), optimizer_settings(config))
     checkpoints = checkpoints or Checkpoints(folder=None)
+    validation = validation or Validation(ValidationLoop(settings=ValidationSettings()), tracker, policy.model, list)
     normalizer = RewardNormalizer.fit([step.reward for row in train_rows for step in row.steps])
     rows = [weighted_example(policy, row, normalizer) for row in train_rows]
     probe = [weighted_example(policy, row, normalizer) for row in probe_rows[:PROBE_ROWS]]
-    run = WeightedRun(learner, reference, rows, probe, config, tracker)
-    with checkpoints:
+    packed = config.packing and can_pack(reference, rows, learner.world)
+    with checkpoints, packing(policy.model, packed), packing(reference.model, packed):
+        run = WeightedRun(learner, reference, rows, probe, config, tracker, packed, validation)
         updates = run.resume(checkpoints)
+        validation.start()
         order = islice(batches(len(rows), config.batch_size, config.seed, updates), config.steps - updates)
         for indices in progress(order, "srl", total=config.steps, done=updates):
-            if run.controller.exhausted or not run.update(updates, indices):
+            if run.controller.exhausted or validation.stopped or not run.update(updates, indices):
                 break
             updates += 1
+            validation.after_update(updates)
             checkpoints.after_step(updates, run.state)
         checkpoints.save(updates, run.state)
-    reason = "kl_ceiling" if run.controller.exhausted else "done"
+        validation.finish(updates)
     return SRLResult(
-        updates=updates, refused=run.controller.refused, highest_kl=run.controller.highest_accepted, reason=reason
+        updates=updates,
+        refused=run.controller.refused,
+        highest_kl=run.controller.highest_accepted,
+        reason="kl_ceiling" if run.controller.exhausted else validation.reason(updates, config.steps),
+        validation=validation.loop.summary(),
     )
+
+
+def can_pack(reference: Policy, rows: Sequence[Example], world: World) -> bool:
+    """Whether packed rows give a model of the reference's kind the same numbers; a warning says where they do not."""
+    same = packs(reference.model.eval(), rows, reference.tokenizer.pad_token_id, world.device)
+    if not same:
+        logger.warning("%s gives packed rows other numbers: padding them", type(reference.model).__name__)
+    return same
 
 
 def optimizer_settings(config: SRLConfig) -> AdamWSettings:
@@ -114,15 +140,19 @@ class WeightedRun:
         probe: Sequence[Example],
         config: SRLConfig,
         tracker: PerformanceTracker,
+        packed: bool,
+        validation: Validation,
     ):
+        """`packed` rows need both models inside `packing`."""
+        self._validation = validation
         self._learner, self._world = learner, learner.world
         self._rows, self._config, self._tracker = rows, config, tracker
-        self._pad_id = reference.tokenizer.pad_token_id
+        self._pad_id, self._packed = reference.tokenizer.pad_token_id, packed
         reference.model.eval()
-        self._reference = ReferenceLogprobs(reference, rows, self._world)
-        self._probe = self._collate(self._world.share(probe, "validation trajectories"))
+        self._reference = ReferenceLogprobs(reference, rows, self._world, packed)
+        self._probe = self._lay_out(self._world.share(probe, "validation trajectories"))
         with torch.no_grad():
-            self._probe_reference = completion_logprobs(reference.model, self._probe)
+            self._probe_reference_TV = token_logprobs(reference.model, self._probe)
         self.controller = KLController(
             beta=config.kl_weight,
             beta_floor=config.kl_weight,
@@ -139,6 +169,7 @@ class WeightedRun:
         self._learner.restore(saved.common["learner"])
         self.controller.restore(saved.common["controller"])
         self._tracker.restore(saved.common["tracker"])
+        self._validation.restore(read_whole(saved.common["validation"]))
         return saved.step
 
     def state(self) -> dict[str, Any]:
@@ -147,16 +178,17 @@ class WeightedRun:
             "learner": self._learner.state(),
             "controller": self.controller.state(),
             "tracker": self._tracker.state(),
+            "validation": self._validation.state(),
         }
 
     def update(self, step: int, indices: Sequence[int]) -> bool:
         """One update, tried until the probe's KL allows it; false, and nothing changed, where patience ran out."""
         mine = self._world.share(indices, "trajectories an update")
-        batch = self._collate([self._rows[i] for i in mine])
-        reference_BCV = self._reference.batch(mine, batch)
+        tokens = self._lay_out([self._rows[i] for i in mine])
+        reference_TV = self._reference.of(mine, tokens)
         put_back = self._learner.snapshot()
         while True:
-            measured = self._step(batch, reference_BCV, learning_rate(self._config, step))
+            measured = self._step(tokens, reference_TV, learning_rate(self._config, step))
             kl = self._probe_kl()
             accepted = self.controller.accept(kl)
             self._tracker.log(step, kl_probe=kl, beta=self.controller.beta, accepted=float(accepted), **measured)
@@ -166,20 +198,20 @@ class WeightedRun:
             if self.controller.exhausted:
                 return False
 
-    def _collate(self, examples: Sequence[Example]) -> Batch:
-        return collate(examples, self._pad_id).to(self._world.device)
+    def _lay_out(self, rows: Sequence[Example]) -> Tokens:
+        return lay_out(rows, self._pad_id, self._world.device, packed=self._packed)
 
-    def _step(self, batch: Batch, reference_BCV: torch.Tensor, rate: float) -> dict[str, float]:
+    def _step(self, tokens: Tokens, reference_TV: torch.Tensor, rate: float) -> dict[str, float]:
         """One optimiser step; returns what it measured before the step."""
         self._learner.model.train()
-        logprobs_BCV = completion_logprobs(self._learner.model, batch)
-        logp_BC = chosen(logprobs_BCV, batch)
-        likelihood = self._mean(logp_BC * batch.weights_BC, batch)
-        kl = self._mean(full_kl(logprobs_BCV, reference_BCV), batch)
+        logprobs_TV = token_logprobs(self._learner.model, tokens)
+        logp_T = logprobs_TV.gather(-1, tokens.targets_T[:, None]).squeeze(-1)
+        likelihood = self._mean(logp_T * tokens.weights_T)
+        kl = self._mean(full_kl(logprobs_TV, reference_TV))
         loss = -likelihood + self.controller.beta * kl
         rate *= self.controller.step_scale
         norm = self._learner.step(loss * self._world.size, rate)
-        nll = -self._mean(logp_BC.detach(), batch)
+        nll = -self._mean(logp_T.detach())
         values = {"loss": loss, "supervised_loss": -likelihood, "nll": nll, "kl": kl}
         totals = {name: self._world.sum(value).item() for name, value in values.items()}
         return totals | {"grad_norm": norm, "learning_rate": rate}
@@ -188,12 +220,12 @@ class WeightedRun:
     def _probe_kl(self) -> float:
         """KL of the policy to its reference on the whole probe, nats per token."""
         self._learner.model.eval()
-        divergence_BC = full_kl(completion_logprobs(self._learner.model, self._probe), self._probe_reference)
-        return self._world.sum(self._mean(divergence_BC, self._probe)).item()
+        divergence_T = full_kl(token_logprobs(self._learner.model, self._probe), self._probe_reference_TV)
+        return self._world.sum(self._mean(divergence_T)).item()
 
-    def _mean(self, values_BC: torch.Tensor, batch: Batch) -> torch.Tensor:
+    def _mean(self, values_T: torch.Tensor) -> torch.Tensor:
         """This process's share of the mean over the completion tokens of all processes."""
-        return (values_BC * batch.mask_BC).sum() / self._world.sum(batch.mask_BC.sum())
+        return values_T.sum() / self._world.sum(values_T.new_tensor(len(values_T)))
 
 
 class ReferenceLogprobs:
@@ -202,24 +234,25 @@ class ReferenceLogprobs:
     On several processes they are computed anew for every batch: a reference that is split needs all of them at once.
     """
 
-    def __init__(self, reference: Policy, rows: Sequence[Example], world: World):
-        self._reference, self._world = reference, world
+    def __init__(self, reference: Policy, rows: Sequence[Example], world: World, packed: bool):
+        self._reference, self._world, self._packed = reference, world, packed
         vocabulary = reference.model.config.vocab_size
         self._kept: list[torch.Tensor] | None = None
         if world.size == 1 and 4 * vocabulary * sum(len(row.completion_ids) for row in rows) <= CACHE_BYTES:
             self._kept = [
-                logprobs for start in range(0, len(rows), 256) for logprobs in self._compute(rows[start : start + 256])
+                logprobs_CV
+                for start in range(0, len(rows), 256)
+                for logprobs_CV in self._compute(rows[start : start + 256])
             ]
 
     @torch.no_grad()
     def _compute(self, rows: Sequence[Example]) -> list[torch.Tensor]:
-        batch = collate(rows, self._reference.tokenizer.pad_token_id).to(self._world.device)
-        logprobs_BCV = completion_logprobs(self._reference.model, batch)
-        return [logprobs_BCV[i, : len(row.completion_ids)].clone() for i, row in enumerate(rows)]
+        tokens = lay_out(rows, self._reference.tokenizer.pad_token_id, self._world.device, packed=self._packed)
+        return by_row(token_logprobs(self._reference.model, tokens), rows, tokens.order)
 
     @torch.no_grad()
-    def batch(self, indices: Sequence[int], batch: Batch) -> torch.Tensor:
-        """The rows' log-probabilities (B, C, V), aligned with `batch`."""
+    def of(self, indices: Sequence[int], tokens: Tokens) -> torch.Tensor:
+        """The log-probabilities (T, V) of the rows `indices`, which `tokens` holds."""
         if self._kept is None:
-            return completion_logprobs(self._reference.model, batch)
-        return torch.nn.utils.rnn.pad_sequence([self._kept[i] for i in indices], batch_first=True)
+            return token_logprobs(self._reference.model, tokens)
+        return torch.cat([self._kept[indices[i]] for i in tokens.order])

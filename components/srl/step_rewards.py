@@ -1,6 +1,6 @@
 """How like the expert's step a sampled step is: SRL's reward in the paper's reading (arXiv 2510.25992, section 3.2).
 
-    exact   2M / T of difflib's SequenceMatcher, M matched characters of T in both texts, in C
+    exact   2M / T of difflib's SequenceMatcher, M matched characters of T in both texts, compiled
     fast    normalised Indel similarity, from the longest common subsequence: another number, the same ranking almost always
     typed   for actions with a schema: the F1 of their arguments, 0 where the kinds differ
 
@@ -11,7 +11,7 @@ alike, so a floor is subtracted and the rest stretched over [0, 1].
 
 from collections.abc import Mapping
 
-from cdifflib import CSequenceMatcher
+from cydifflib import SequenceMatcher
 from pydantic import JsonValue
 from rapidfuzz.distance import Indel
 
@@ -21,7 +21,7 @@ FORMAT_ERROR = -1.0
 
 def exact(ours: str, expert: str) -> float:
     """`difflib.SequenceMatcher(None, ours, expert, autojunk=False).ratio()`, to the last bit."""
-    return CSequenceMatcher(None, ours, expert, autojunk=False).ratio()
+    return SequenceMatcher(None, ours, expert, autojunk=False).ratio()
 
 
 def fast(ours: str, expert: str) -> float:

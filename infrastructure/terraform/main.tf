@@ -6,13 +6,12 @@ locals {
 
   # What a tier's training machines cost an hour, on demand.
   prices = yamldecode(file("${var.configs_dir}/prices.yaml")).instances
-  trainers = {
-    for tier in keys(var.tier_latency_ms) :
-    tier => yamldecode(file("${var.configs_dir}/tiers/${tier}.yaml")).jobs.training
+  tiers = {
+    for tier in keys(var.tier_latency_ms) : tier => yamldecode(file("${var.configs_dir}/tiers/${tier}.yaml")).jobs
   }
   usd_per_hour = {
-    for tier, job in local.trainers :
-    tier => local.prices[job.instance_type].usd_per_hour * try(job.instance_count, 1)
+    for tier, jobs in local.tiers :
+    tier => local.prices[jobs.training.instance_type].usd_per_hour * try(jobs.training.instance_count, 1)
   }
 
   context = {
@@ -71,6 +70,7 @@ module "training" {
   bucket              = module.storage.bucket
   repository_arns     = module.storage.repository_arns
   tracking_server_arn = module.registry.tracking_server_arn
+  usd_per_hour        = { for name, price in local.prices : name => price.usd_per_hour }
 }
 
 module "monitoring" {
@@ -79,6 +79,7 @@ module "monitoring" {
   context            = local.context
   catalogue_dir      = var.catalogue_dir
   kms_key_arn        = module.security.operations_key_arn
+  schedules_enabled  = var.schedules_enabled
   alert_emails       = var.alert_emails
   monthly_budget_usd = var.monthly_budget_usd
   retention_days     = var.retention_days
@@ -103,5 +104,8 @@ module "orchestration" {
     serving_image = "${local.settings.image_registry}/serving:${local.settings.image_tag}"
     policies      = local.settings.policies
     usd_per_hour  = local.usd_per_hour
+    # Without a budget nothing falls back to machines on demand.
+    budgets_usd = { for tier, jobs in local.tiers : tier => try(jobs.budget_usd, 0) }
+    at_most_usd = module.training.at_most_usd
   }
 }

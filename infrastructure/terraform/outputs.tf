@@ -27,6 +27,11 @@ output "job_templates" {
   value       = module.training.job_templates
 }
 
+output "metrics_namespace" {
+  description = "CloudWatch namespace of this environment's own metrics: the router's metrics_namespace."
+  value       = module.monitoring.metrics_namespace
+}
+
 output "state_machines" {
   description = "ARN of each state machine."
   value       = module.orchestration.state_machine_arns
@@ -35,4 +40,9 @@ output "state_machines" {
 output "teacher_secret" {
   description = "Secret that the teacher's API key is put into, by hand."
   value       = module.security.teacher_secret_arn
+}
+
+output "at_most_usd" {
+  description = "What one execution of each pipeline costs at most, on demand."
+  value       = module.training.at_most_usd
 }

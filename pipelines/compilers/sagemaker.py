@@ -65,15 +65,18 @@ class SageMakerPipeline:
         }
 
 
-def compile_sagemaker(dag: CompiledDag) -> SageMakerPipeline:
+def compile_sagemaker(dag: CompiledDag, on_demand: bool = False) -> SageMakerPipeline:
     """Compile a DAG for SageMaker.
 
-    Raises UsageError for what SageMaker has not, a stage without an image in the account's registry, an instance type
-    that the region lacks, Spot without a checkpoint, a name or value over SageMaker's limits: nothing is written then.
+    `on_demand` compiles its second definition, for when Spot has no machines: the same jobs without Spot, with the same
+    checkpoints. Raises UsageError for what SageMaker has not, a stage without an image in the account's registry, an
+    instance type that the region lacks, Spot without a checkpoint, a name or value over SageMaker's limits: nothing is
+    written then.
     """
     account = check_account(dag.settings)
     workflow = read_workflow(dag)
-    name = "-".join([account.pipeline_prefix, dag.file_stem.replace("_", "-")])
+    stem = on_demand_stem(dag) if on_demand else dag.file_stem
+    name = "-".join([account.pipeline_prefix, stem.replace("_", "-")])
     definition: Json = {
         "Version": VERSION,
         "Metadata": {},
@@ -82,7 +85,7 @@ def compile_sagemaker(dag: CompiledDag) -> SageMakerPipeline:
             "ExperimentName": {"Get": "Execution.PipelineName"},
             "TrialName": {"Get": "Execution.PipelineExecutionId"},
         },
-        "Steps": list(_Assembly(dag, workflow, account, name).body(workflow.body)),
+        "Steps": list(_Assembly(dag, workflow, account, name, on_demand).body(workflow.body)),
     }
     tracking = dag.settings.environment.tracking_uri
     if tracking is not None and tracking.startswith("arn:"):
@@ -99,6 +102,21 @@ def compile_sagemaker(dag: CompiledDag) -> SageMakerPipeline:
         tags=[{"Key": key, "Value": value} for key, value in sorted(tags.items())],
         max_parallel_steps=account.max_parallel_steps,
     )
+
+
+def on_demand_stem(dag: CompiledDag) -> str:
+    """What the files of a DAG's second definition are called. Raises UsageError where its first does not use Spot."""
+    if not uses_spot(dag):
+        raise UsageError(f"{dag.file_stem} uses no Spot: it is on demand already")
+    return f"{dag.file_stem}-on-demand"
+
+
+def uses_spot(dag: CompiledDag) -> bool:
+    """Whether a job of the DAG runs on Spot. Never of `nightly`: the night starts the DAGs of one tier."""
+    if dag.name == "nightly":
+        return False
+    jobs = load_tier(dag.settings.tier).jobs
+    return any(jobs.of(task.spec).spot_wait_s is not None for task in dag.tasks.values())
 
 
 def asked_first(parameters: Mapping[str, Mapping[str, Any]]) -> list[tuple[str, Mapping[str, Any]]]:
@@ -122,8 +140,9 @@ def described(name: str, value: Mapping[str, Any]) -> Json:
 class _Assembly:
     """The steps of one pipeline."""
 
-    def __init__(self, dag: CompiledDag, workflow: Workflow, account: SageMaker, name: str):
+    def __init__(self, dag: CompiledDag, workflow: Workflow, account: SageMaker, name: str, on_demand: bool):
         self._dag = dag
+        self._on_demand = on_demand
         self._account = account
         self._read = {gate.left.step for gate in gates(workflow.body) if isinstance(gate.left, Output)}
         self._jobs = {tier: load_tier(tier).jobs for tier in Tier}
@@ -219,6 +238,8 @@ class _Assembly:
         task = self._dag.tasks[step.task]
         tier = tier_of(task.config, self._dag.settings.tier)
         job = self._jobs[tier].of(task.spec)
+        if self._on_demand:
+            job = job.model_copy(update={"spot_wait_s": None})
         instance = instance_of(job, step.name, self._account.region)
         return Placed(step=step, spec=task.spec, tier=tier, job=job, instance=instance)
 

@@ -12,6 +12,7 @@ from typing import Any
 from components.entrypoints.sagemaker import Mode, encode, flat
 from components.shared.contracts.environment import EXECUTION_KEY
 from components.shared.contracts.stage import Job, StageSpec
+from components.shared.monitoring.catalogue import TRAINING
 from pipelines.compilers.ir import Constant, Output, Parameter, Step
 from pipelines.job_settings import Instance, JobSettings, SageMaker
 
@@ -21,11 +22,6 @@ INPUT, OUTPUT = "/opt/ml/processing/input", "/opt/ml/processing/output"
 REPORT = "report"
 """Output that every stage has, and name of the property file that conditions read."""
 EXECUTION_ID, EXECUTION_ARN = {"Get": "Execution.PipelineExecutionId"}, {"Get": "Execution.PipelineExecutionArn"}
-METRICS = (
-    *("loss", "kl", "kl_probe", "beta", "reward", "reward_std", "entropy", "grad_norm"),
-    *("forward_kl", "onpolicy_divergence", "accepted"),
-)
-"""What a training job's lines on standard output are searched for, for the curves of SageMaker's console."""
 
 
 def parameter(name: str) -> Json:
@@ -87,7 +83,9 @@ class Requests:
                 "TrainingInputMode": "File",
                 "ContainerEntrypoint": list(step.command),
                 "ContainerArguments": ["--sagemaker", Mode.TRAINING.value],
-                "MetricDefinitions": [{"Name": name, "Regex": rf'"{name}": ([-+0-9.eE]+)'} for name in sorted(METRICS)],
+                "MetricDefinitions": [
+                    {"Name": name, "Regex": rf'"{name}": ([-+0-9.eE]+)'} for name in sorted(TRAINING)
+                ],
             },
             "HyperParameters": self._hyperparameters(step),
             "InputDataConfig": [self._channel(name, source) for name, source in sorted(step.artifacts.items())],

@@ -24,10 +24,11 @@ def define(compose: Composer) -> GraphComponent:
         model_type: str = defaults["model_type"],
         night: str = defaults["night"],
         seed: int = defaults["seed"],
+        accepted: str = defaults["accepted"],
     ):
         """Distils the teacher into one tier's student and registers it if it keeps the teacher's quality."""
         traces = compose.artifact(traces_uri, ArtifactKind.TRAJECTORIES)
-        validation = compose.task("data_validation", "data_validation", verified=traces)
+        validation = compose.task("data_validation", "data_validation", verified=traces, accepted=accepted)
         student = distill(
             compose,
             tier,

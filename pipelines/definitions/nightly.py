@@ -36,6 +36,7 @@ def define(compose: Composer) -> GraphComponent:
         seed: int = defaults["seed"],
         threshold: float = defaults["threshold"],
         min_gain: float = defaults["min_gain"],
+        accepted: str = defaults["accepted"],
     ):
         """Trains the largest tier, then hands what was accepted down to the smaller ones, each behind its own gate."""
         validation, evaluation = train(
@@ -47,6 +48,7 @@ def define(compose: Composer) -> GraphComponent:
             seed=seed,
             threshold=threshold,
             min_gain=min_gain,
+            accepted=accepted,
         )
         dataset = validation.outputs["dataset"]
         with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="bronze accepted"):

@@ -25,6 +25,7 @@ def define(compose: Composer) -> GraphComponent:
         seed: int = defaults["seed"],
         threshold: float = defaults["threshold"],
         min_gain: float = defaults["min_gain"],
+        accepted: str = defaults["accepted"],
     ):
         """Trains one model type on one tier and registers the policy that the gate accepts."""
         _, evaluation = train(
@@ -36,6 +37,7 @@ def define(compose: Composer) -> GraphComponent:
             seed=seed,
             threshold=threshold,
             min_gain=min_gain,
+            accepted=accepted,
         )
         with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
             register(compose, tier, evaluation.outputs["accepted_policy"], evaluation.outputs["report"], model_type)

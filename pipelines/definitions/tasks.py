@@ -18,6 +18,7 @@ def train(
     seed: PipelineParameterChannel,
     threshold: PipelineParameterChannel,
     min_gain: PipelineParameterChannel,
+    accepted: PipelineParameterChannel,
 ) -> tuple[PipelineTask, PipelineTask]:
     """The stages up to the gate; returns those of data validation and evaluation."""
     generation = compose.task(
@@ -26,7 +27,8 @@ def train(
     verification = compose.task(
         "verification", "verification", trajectories=generation.outputs["trajectories"], threshold=threshold
     )
-    validation = compose.task("data_validation", "data_validation", verified=verification.outputs["verified"])
+    verified = verification.outputs["verified"]
+    validation = compose.task("data_validation", "data_validation", verified=verified, accepted=accepted)
     dataset = validation.outputs["dataset"]
     srl = compose.task("srl", "srl", dataset=dataset, policy=base, seed=seed)
     rlvr = compose.task("rlvr", "rlvr", dataset=dataset, policy=srl.outputs["policy"], seed=seed)

@@ -8,14 +8,15 @@ it was compared with then is taken instead.
 from collections.abc import Mapping
 from pathlib import Path
 
+from components.data_validation.spec import FIRST_NIGHT
 from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.contracts.records import Tier, content_id
 from components.shared.contracts.stage import ArtifactKind
-from components.shared.performance.model_registry import ModelRegistry
+from components.shared.performance.model_registry import CHAMPION, Registry, Version
 from components.shared.storage.artifacts import file_digest, read_manifest, verify
 from components.shared.storage.paths import PROJECT, configs_root
 from pipelines.compilers.kubeflow import CompiledDag
-from pipelines.engines.stage_store import digest_of
+from pipelines.engines.stage_store import StageStore, digest_of
 
 BASES = {
     "champion_uri": ("base_uri", "student_uri"),
@@ -25,11 +26,12 @@ BASES = {
 """The parameters whose policy stands in where nothing serves yet."""
 TEACHERS = {Tier.SILVER: Tier.BRONZE, Tier.GOLD: Tier.SILVER}
 """Whose policy teaches a tier's student."""
-EXECUTION_KEY, COMPARED_WITH = "execution_key", "compared_with"
-"""Tags of a version: the execution that registered it, and the digest of the policy that it was measured against."""
+EXECUTION_KEY, COMPARED_WITH, DATASET_DIGEST = "execution_key", "compared_with", "dataset_digest"
+"""Tags of a version: the execution that registered it, and the digests of the policy that it was measured against and of the
+data that it was trained on."""
 
 
-def resolve(dag: CompiledDag, registry: ModelRegistry) -> tuple[dict[str, Path], str]:
+def resolve(dag: CompiledDag, registry: Registry) -> tuple[dict[str, Path], str]:
     """Where each artifact that the DAG imports lies on this machine, by parameter, and the execution's key.
 
     Raises UsageError for a parameter that nothing fills, PipelineError for an artifact that is not there or not whole.
@@ -72,18 +74,49 @@ def serving_tier(dag: CompiledDag, parameter: str) -> Tier:
     return tiers[parameter]
 
 
-def champion(registry: ModelRegistry, model_type: str, tier: Tier, base: Path, key: str) -> Path:
+def champion(registry: Registry, model_type: str, tier: Tier, base: Path, key: str) -> Path:
     """The policy that the execution `key` is measured against; `base` where nothing serves yet."""
     current = registry.champion(model_type, tier)
     if current is None:
         return base
     if current.tags.get(EXECUTION_KEY) != key:
         return current.path
-    earlier = current.tags.get(COMPARED_WITH)
-    if read_manifest(base).digest == earlier:
+    if read_manifest(base).digest == current.tags.get(COMPARED_WITH):
         return base
-    versions = [version for version in registry.versions(model_type, tier) if version.policy_digest == earlier]
-    return registry.fetch(versions[0]) if versions else current.path
+    earlier = _compared_with(registry, model_type, tier, current)
+    return registry.fetch(earlier) if earlier else current.path
+
+
+def _compared_with(registry: Registry, model_type: str, tier: Tier, version: Version) -> Version | None:
+    """The version that another one was measured against when it was registered; none where that was a base."""
+    digest = version.tags.get(COMPARED_WITH)
+    return next((v for v in registry.versions(model_type, tier) if v.policy_digest == digest), None)
+
+
+def accepted_profile(dag: CompiledDag, registry: Registry, store: StageStore, key: str) -> str:
+    """Where the profile lies of the data that the policy was trained on which the execution `key` is measured against.
+
+    `none` where no night was accepted before, and for traces, which no earlier night need be like. Raises PipelineError
+    where the store has lost that data.
+    """
+    settings = dag.settings
+    if "accepted" in settings.parameters or "trajectory_generation" not in dag.tasks:
+        return str(settings.defaults["accepted"])
+    model_type = str(settings.defaults["model_type"])
+    versions = registry.versions(model_type, settings.tier)
+    version = next((version for version in versions if CHAMPION in version.aliases), None)
+    if version is not None and version.tags.get(EXECUTION_KEY) == key:
+        version = _compared_with(registry, model_type, settings.tier, version)
+    if version is None:
+        return FIRST_NIGHT
+    digest = version.tags.get(DATASET_DIGEST)
+    for folder in sorted((store.root / "data_validation").glob("*/dataset")):
+        if (folder / "manifest.json").is_file() and read_manifest(folder).digest == digest:
+            return str(folder / "profile.json")
+    raise PipelineError(
+        f"{version.name} version {version.number} was trained on data that {store.root} does not hold, so nothing tells "
+        f"whether this night's has drifted: add --set accepted=PROFILE.JSON, or --set accepted={FIRST_NIGHT}"
+    )
 
 
 def execution_key(dag: CompiledDag, given: Mapping[str, Path]) -> str:

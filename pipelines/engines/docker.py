@@ -15,7 +15,7 @@ from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from components.shared.contracts.environment import REQUEST_CACHE
+from components.shared.contracts.environment import IMAGE, REQUEST_CACHE
 from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.contracts.stage import Job, StageConfig
 from components.shared.performance.mlflow_store import TRACKING_URI, database
@@ -31,6 +31,8 @@ IN_IMAGE = ("code ", "library.", "python")
 PASSED_ON = ("OMP_NUM_THREADS", "SRL_RLVR_CONTEXT_TOKEN", "SRL_RLVR_KNOWLEDGE_TOKEN")
 KEY_VARIABLE = "key_variable"
 """Configuration keys that name an environment variable which holds a secret."""
+FILES = ("accepted", "classifier", "tokenizer")
+"""Configuration keys that name a file."""
 SIGNALLED = {137: -9, 143: -15}
 """Exit codes of a container that SIGKILL or SIGTERM ended, as those of a process."""
 
@@ -90,7 +92,7 @@ class Containers:
             name=name,
             detach=True,
             user=f"{os.getuid()}:{os.getgid()}",
-            environment=environment(job, None if isolated else self.cache),
+            environment=environment(job, None if isolated else self.cache) | {IMAGE: str(self._image(job.image).id)},
             volumes=volumes(job, None if isolated else self.cache),
             network_mode="none" if isolated else "host",
             cap_drop=["ALL"],
@@ -143,7 +145,14 @@ def volumes(job: StageJob, cache: Path | None) -> dict[str, dict[str, str]]:
         writes.append(cache)
     for path in writes:
         path.mkdir(parents=True, exist_ok=True)
-    return {**mounts(job.reads, "ro"), **mounts(writes, "rw")}
+    return {**mounts([*job.reads, *files(job.config)], "ro"), **mounts(writes, "rw")}
+
+
+def files(config: StageConfig) -> list[Path]:
+    """The files of this machine that a configuration names."""
+    values = flat(config.model_dump(mode="json"))
+    named = [Path(str(value)).absolute() for name, value in values if value and name.rpartition(".")[2] in FILES]
+    return [path for path in named if path.is_file()]
 
 
 def mounts(folders: Iterable[Path], mode: str) -> Mapping[str, dict[str, str]]:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
 
+from components.shared.contracts.environment import REQUEST_CACHE
 from components.shared.contracts.stage import StageConfig, StageSpec
 
 GRACE_SECONDS = 30
@@ -50,15 +51,20 @@ class Runner(Protocol):
         ...
 
 
+@dataclass(frozen=True, kw_only=True)
 class Subprocesses:
     """Stages as subprocesses of this very Python."""
+
+    cache: Path | None = None
+    """Folder in which answers of paid endpoints outlive a run; none for wherever the user's environment says."""
 
     def key_parts(self, image: str, parts: dict[str, str]) -> dict[str, str]:
         return parts
 
     def run(self, job: StageJob) -> tuple[int, Measured]:
         command = [sys.executable if part == "python" else part for part in job.command]
-        return run_logged(command, job.log, {**os.environ, **job.environment}, pass_fds=(job.lock,))
+        kept = {REQUEST_CACHE: str(self.cache.resolve() / "requests.sqlite")} if self.cache else {}
+        return run_logged(command, job.log, {**kept, **os.environ, **job.environment}, pass_fds=(job.lock,))
 
 
 def run_logged(

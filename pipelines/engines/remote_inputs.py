@@ -1,12 +1,12 @@
 """Which artifacts an execution in AWS starts from: those that its starter names, else the environment's, else champions."""
 
 from components.shared.contracts.errors import UsageError
-from components.shared.performance.model_registry import CHAMPION, ModelRegistry
+from components.shared.performance.model_registry import CHAMPION, Registry
 from pipelines.compilers.kubeflow import CompiledDag
 from pipelines.engines.champions import BASES, imported, serving_tier
 
 
-def remote_inputs(dag: CompiledDag, registry: ModelRegistry) -> dict[str, str]:
+def remote_inputs(dag: CompiledDag, registry: Registry) -> dict[str, str]:
     """The S3 URI of each artifact that the DAG imports, by parameter.
 
     They end in a slash: SageMaker takes every object whose key begins so, and `v1` would be `v10` too. Raises UsageError
@@ -26,7 +26,7 @@ def remote_inputs(dag: CompiledDag, registry: ModelRegistry) -> dict[str, str]:
     return found
 
 
-def _champion(dag: CompiledDag, registry: ModelRegistry, name: str) -> str:
+def _champion(dag: CompiledDag, registry: Registry, name: str) -> str:
     """Where the policy lies that serves the parameter's tier; the base's place where nothing serves."""
     tier, settings = serving_tier(dag, name), dag.settings
     versions = registry.versions(str(settings.defaults["model_type"]), tier)

@@ -8,6 +8,7 @@ RUNS/RUN_ID/artifacts/TASK/OUTPUT  links into the store
 import contextlib
 import fcntl
 import os
+import re
 from collections.abc import Callable, Iterator
 from datetime import UTC, datetime
 from enum import StrEnum
@@ -20,6 +21,7 @@ from components.shared.contracts.records import Outcome, Record, Tier
 from components.shared.storage.artifacts import write_text
 
 STATE, LOCK = "run.json", "lock"
+RUN_ID = re.compile(r"[A-Za-z0-9][\w.-]{0,119}", re.ASCII)
 
 
 class TaskStatus(StrEnum):
@@ -58,6 +60,13 @@ class TaskState(Record):
     """Why the stage had to run: which part of its key differs from the nearest earlier run."""
     job: str | None = None
     """The job that ran it, where an engine has jobs: its ARN."""
+    instance: str | None = None
+    """Type of the job's machines, where it had machines of its own."""
+    instance_count: int = 1
+    machine_seconds: float | None = None
+    """How long the job had them."""
+    billed_seconds: float | None = None
+    """How long of that is billed: less where they were Spot."""
     outputs: dict[str, str] = {}
     """Folders of the outputs, relative to the folder of runs."""
     error: str | None = None
@@ -98,7 +107,11 @@ class RunFolder:
 
     @classmethod
     def create(cls, runs: Path, state: RunState) -> "RunFolder":
-        """A new run. Raises UsageError where one of that id exists."""
+        """A new run. Raises UsageError where one of that id exists, or where it is no name for a folder."""
+        if not RUN_ID.fullmatch(state.run_id):
+            raise UsageError(
+                f"run id {state.run_id!r}: pass one of letters, digits, dots, dashes and underscores, a letter or digit first"
+            )
         path = runs / state.run_id
         try:
             path.mkdir(parents=True)

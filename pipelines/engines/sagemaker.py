@@ -180,19 +180,18 @@ class SageMakerEngine:
             folder.change_task(task, **facts)
         if status in FINISHED and job is not None and not folder.state.tasks[task].outputs:
             report = folder.artifact(task, "report")
-            self._fetch(self._report_uri(job), report)
-            folder.change_task(task, outputs={"report": str(report.relative_to(folder.runs))})
+            described = self._described(job)
+            self._fetch(report_uri(job, described), report)
+            outputs = {"report": str(report.relative_to(folder.runs))}
+            folder.change_task(task, outputs=outputs, **machines(described))
             self.on_report(task, report, facts.get("seconds"))
 
-    def _report_uri(self, job: str) -> str:
+    def _described(self, job: str) -> dict[str, Any]:
         name, client = job.rpartition("/")[2], self._client("sagemaker")
         with aws_errors(job):
             if ":training-job/" in job:
-                found = client.describe_training_job(TrainingJobName=name)
-                return f"{found['OutputDataConfig']['S3OutputPath']}/{name}/output/model/report"
-            found = client.describe_processing_job(ProcessingJobName=name)
-        outputs = {item["OutputName"]: item for item in found["ProcessingOutputConfig"]["Outputs"]}
-        return outputs["report"]["S3Output"]["S3Uri"]
+                return client.describe_training_job(TrainingJobName=name)
+            return client.describe_processing_job(ProcessingJobName=name)
 
     def _fetch(self, uri: str, target: Path) -> None:
         bucket, _, prefix = uri.removeprefix("s3://").partition("/")
@@ -240,6 +239,25 @@ def request_token(pipeline: str, arguments: Mapping[str, Any], run_id: str, atte
     return content_id("start", pipeline, arguments.get("model_type"), when, attempt) * 2
 
 
+def report_uri(job: str, described: Mapping[str, Any]) -> str:
+    """Where a job left its report."""
+    if ":training-job/" in job:
+        return f"{described['OutputDataConfig']['S3OutputPath']}/{job.rpartition('/')[2]}/output/model/report"
+    outputs = {item["OutputName"]: item for item in described["ProcessingOutputConfig"]["Outputs"]}
+    return outputs["report"]["S3Output"]["S3Uri"]
+
+
+def machines(described: Mapping[str, Any]) -> dict[str, Any]:
+    """What a job ran on and for how long; a training job says what is billed, a processing job is billed for all of it."""
+    cluster = described.get("ResourceConfig") or described.get("ProcessingResources", {}).get("ClusterConfig") or {}
+    found: dict[str, Any] = {"instance": cluster.get("InstanceType"), "instance_count": cluster.get("InstanceCount", 1)}
+    kind = "Training" if "ResourceConfig" in described else "Processing"
+    began, ended = (described.get(f"{kind}{what}Time") for what in ("Start", "End"))
+    worked = described.get("TrainingTimeInSeconds") or ((ended - began).total_seconds() if began and ended else None)
+    billed = described.get("BillableTimeInSeconds", worked)
+    return {**found, "machine_seconds": worked, "billed_seconds": billed}
+
+
 @contextmanager
 def aws_errors(what: str) -> Iterator[None]:
     """AWS's refusals as one line that names the thing and says what to do."""
@@ -262,6 +280,8 @@ def remedy(code: str) -> str:
         return "sign in again (`aws sso login`)"
     if "AccessDenied" in code:
         return "let your role do it"
+    if code in ("ValidationException", "ValidationError"):
+        return "check the name, the account and the region"
     if "Throttl" in code or "LimitExceeded" in code:
         return "wait, or have the quota raised"
     return "check the name and the account"

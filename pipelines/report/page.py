@@ -11,9 +11,11 @@ from typing import Any
 from markupsafe import Markup
 
 from components.shared.contracts.records import Outcome
+from components.shared.selection.prices import load_prices
 from components.shared.storage.artifacts import write_text
 from pipelines.display import clock
 from pipelines.engines.run_folder import RunFolder, TaskState, TaskStatus
+from pipelines.report.costs import spent
 from pipelines.report.drawings import curve_svg, rail_svg, shown
 from pipelines.report.facts import Curve, Rollout, RunFacts, TaskFacts, read_run
 from pipelines.report.weaknesses import weaknesses
@@ -50,13 +52,9 @@ def write_page(folder: RunFolder, target: Path | None = None) -> Path:
 
 def render(folder: RunFolder) -> str:
     """The page's HTML."""
-    from jinja2 import Environment, StrictUndefined
-
-    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
-    environment.filters |= {"clock": clock, "number": number, "percent": percent, "signed": signed, "words": words}
     run = read_run(folder)
-    return environment.from_string(TEMPLATE.read_text(encoding="utf-8")).render(
-        style=Markup(STYLE.read_text(encoding="utf-8")),
+    return html(
+        TEMPLATE,
         run=run,
         state=run.state,
         mark=MARKS.get(run.state.outcome, "held") if run.state.outcome else "held",
@@ -65,6 +63,7 @@ def render(folder: RunFolder) -> str:
         changes=changes(run),
         waiting=waiting(run),
         cost=cost(run),
+        spent=spent(folder, load_prices()),
         rail=rail_svg({t.name: t.state.after for t in run.tasks}, {t.name: t.state.status for t in run.tasks}),
         rows=[row(run, task) for task in run.tasks],
         judged=[judged(task) for task in run.tasks if "policies" in task.details],
@@ -74,6 +73,16 @@ def render(folder: RunFolder) -> str:
         quality=quality(run),
         lineage=[lineage(run, task) for task in run.tasks if task.report],
     )
+
+
+def html(template: Path, **values: Any) -> str:
+    """A template of this folder with `values`, the style sheet in it."""
+    from jinja2 import Environment, StrictUndefined
+
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True, lstrip_blocks=True)
+    environment.filters |= {"clock": clock, "number": number, "percent": percent, "signed": signed, "words": words}
+    style = Markup(STYLE.read_text(encoding="utf-8"))
+    return environment.from_string(template.read_text(encoding="utf-8")).render(style=style, **values)
 
 
 def changes(run: RunFacts) -> list[str]:
@@ -118,15 +127,13 @@ def gain_of(run: RunFacts, registration: TaskFacts) -> Mapping[str, float] | Non
 
 
 def cost(run: RunFacts) -> dict[str, Any]:
-    """Time and money. Only what was spent by this run counts: a cached stage cost an earlier one."""
+    """Time and memory. Only what was spent by this run counts: a cached stage cost an earlier one."""
     worked = [task for task in run.tasks if task.state.status != TaskStatus.CACHED]
     return {
         "wall": (run.state.finished - run.state.started).total_seconds() if run.state.finished else None,
         "cpu": sum(task.state.cpu_seconds or 0 for task in worked),
         "peak": max((task.state.peak_mib or 0 for task in worked), default=0),
         "saved": sum(task.state.seconds or 0 for task in run.tasks if task.state.status == TaskStatus.CACHED),
-        "usd": sum(task.report.metrics.get("usd", 0.0) for task in worked if task.report),
-        "billed": run.state.engine == "sagemaker",
     }
 
 

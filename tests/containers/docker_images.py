@@ -4,7 +4,8 @@ import subprocess
 import sys
 from pathlib import Path
 
-import yaml
+from pipelines.configuration import load_settings
+from pipelines.images import IMAGES
 
 PROJECT = Path(__file__).resolve().parents[2]
 CONTAINERS = PROJECT / "containers"
@@ -17,8 +18,8 @@ def succeed(*command: str | Path) -> str:
     return done.stdout
 
 
-def built(name: str, base: str) -> str:
-    """An image as `make images` builds it, by the name that environment `test` gives it."""
-    succeed(sys.executable, CONTAINERS / "build.py", name, "--env", "test", "--base-image", base, "--wheels")
-    environment = yaml.safe_load((PROJECT / "configs" / "environments" / "test.yaml").read_text(encoding="utf-8"))
-    return f"{environment['image_registry']}/{name}:{environment['image_tag']}"
+def built(base: str) -> dict[str, str]:
+    """Every image as `make images` builds it, by the name that environment `test` gives it."""
+    succeed(sys.executable, CONTAINERS / "build.py", "--env", "test", "--base-image", base, "--wheels")
+    environment = load_settings("test").environment
+    return {name: environment.image(name) for name in IMAGES}

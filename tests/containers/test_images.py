@@ -14,6 +14,7 @@ from pipelines.engines.stage_store import LIBRARIES
 from pipelines.images import IMAGES, source_files
 
 MIB = 1 << 20
+HEALTH = "http://127.0.0.1:8080/health"
 
 
 @pytest.mark.parametrize("image", IMAGES)
@@ -75,6 +76,26 @@ def test_the_data_image_is_small_anonymous_labelled_and_without_torch(data_image
     assert "unknown" not in labels.values()
     probe = "import importlib.util as u; print([n for n in ('torch', 'kfp', 'pip', 'pipelines') if u.find_spec(n)])"
     assert docker("run", "--rm", "--network", "none", "--entrypoint", "python", data_image, "-c", probe) == "[]\n"
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(1800)
+@pytest.mark.parametrize("image", IMAGES)
+def test_no_image_keeps_pips_settings_or_a_name_of_this_machine(image, images):
+    """An index's address may hold a password; the build's certificates and wheels are this machine's."""
+    said = docker("history", "--no-trunc", images[image]) + docker("image", "inspect", images[image])
+    assert not [
+        word for word in ("PIP_", "127.0.0.1:", "/opt/wheels", str(PROJECT)) if word in said.replace(HEALTH, "")
+    ]
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_a_bill_of_materials_lists_what_is_installed_at_the_locked_versions(syft, serving_image):
+    bill = json.loads(succeed(syft, "scan", "--quiet", f"docker:{serving_image}", "--output", "spdx-json"))
+    listed = {f"{package['name']}=={package.get('versionInfo')}" for package in bill["packages"]}
+    locked = (PROJECT / "requirements.lock").read_text(encoding="utf-8").split()
+    assert {"fastapi", "uvicorn", "pydantic"} <= {line.partition("==")[0] for line in listed & set(locked)}
 
 
 @pytest.mark.slow

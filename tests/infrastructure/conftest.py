@@ -72,11 +72,16 @@ def terraform(
 
 @pytest.fixture(scope="session")
 def stacks(terraform: Terraform, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Stack]:
+    from pipelines.compilers.monitoring import monitoring_files
+
     found = {}
     for environment in ("dev", "prod"):
         folder = tmp_path_factory.mktemp(environment)
         shutil.copytree(PROJECT / "configs", folder / "configs")
         (folder / "sagemaker").mkdir()
+        for name, text in monitoring_files().items():
+            (folder / "monitoring" / name).parent.mkdir(parents=True, exist_ok=True)
+            (folder / "monitoring" / name).write_text(text)
         found[environment] = Stack(terraform=terraform, environment=environment, folder=folder)
     return found
 

@@ -39,7 +39,7 @@ class Stack:
     terraform: Terraform
     environment: str
     folder: Path
-    """Holds the configs/ and compiled definitions that it is deployed with, and its state."""
+    """Holds the configs/, definitions, dashboards and alarms that it is deployed with, and its state."""
 
     def arguments(self, **folders: Path) -> list[str]:
         """What every command on the environment takes; `folders` stand in for its own."""
@@ -47,7 +47,7 @@ class Stack:
             "configs_dir": self.folder / "configs",
             "definitions_dir": self.folder / "sagemaker",
             "state_machines_dir": TOY / "step_functions",
-            "catalogue_dir": TOY / "monitoring",
+            "catalogue_dir": self.folder / "monitoring",
         }
         values = CONFIGURATION / "environments" / self.environment / "terraform.tfvars"
         return [f"-var-file={values}", *(f"-var={name}={path}" for name, path in (own | folders).items())]

@@ -7,6 +7,9 @@ import pytest
 import yaml
 from deployment import PROJECT, TOY, leaves
 
+from components.shared.selection.prices import load_prices
+from pipelines.operations.costs import at_most_usd
+
 pytestmark = pytest.mark.slow
 
 
@@ -88,7 +91,7 @@ def test_a_schedule_without_its_machine_is_refused(stacks, prod, tmp_path):
 def test_pipelines_are_deployed_as_compiled(stacks, prod):
     deployed = {pipeline["pipeline_name"]: pipeline for pipeline in prod.all("aws_sagemaker_pipeline")}
     requests = list((stacks["prod"].folder / "sagemaker").glob("*.request.json"))
-    assert len(deployed) == len(requests) == 7
+    assert len(deployed) == len(requests) == 11
     for file in requests:
         request = json.loads(file.read_text())
         pipeline = deployed[request["PipelineName"]]
@@ -96,6 +99,19 @@ def test_pipelines_are_deployed_as_compiled(stacks, prod):
         assert pipeline["pipeline_definition"] == definition
         assert pipeline["role_arn"] == request["RoleArn"] == prod.roles["pipeline"].arn
         assert pipeline["tags"] == {tag["Key"]: tag["Value"] for tag in request["Tags"]}
+
+
+def test_what_an_execution_costs_at_most_is_one_number_for_the_plan_and_for_the_night(prod):
+    prices, found = load_prices(), prod.outputs["at_most_usd"]
+    deployed = prod.all("aws_sagemaker_pipeline")
+    expected = {
+        pipeline["pipeline_name"].removeprefix("srl-rlvr-"): at_most_usd(
+            json.loads(pipeline["pipeline_definition"]), prices
+        )
+        for pipeline in deployed
+    }
+    assert found == {name: pytest.approx(usd) for name, usd in expected.items()}
+    assert found["post-training-silver-on-demand"] > 2000
 
 
 def test_a_second_plan_changes_nothing(stacks, prod):

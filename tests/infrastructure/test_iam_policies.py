@@ -29,6 +29,7 @@ MLFLOW = {
     "delete_registered_model_alias": "DeleteRegisteredModelAlias",
     "delete_run": "DeleteRun",
     "get_experiment_by_name": "GetExperimentByName",
+    "get_model_version": "GetModelVersion",
     "get_registered_model": "GetRegisteredModel",
     "get_run": "GetRun",
     "log_artifact": "GetRun",
@@ -170,6 +171,19 @@ def test_registration_may_do_what_its_code_asks_of_mlflow_and_no_more(roles):
     assert all(role.allows(action, f"{SAGEMAKER}:mlflow-tracking-server/srl-rlvr-prod") for action in needed)
     assert role.allows("s3:PutObject", f"{DATA}/mlflow/1/run/artifacts/policy/model.safetensors")
     assert {name for name, other in roles.items() if other.actions & needed} == {"registration"}
+
+
+def test_no_stage_makes_or_changes_a_model_package(roles):
+    """The state machine does, under one token a policy and run; the stage knows MLflow's registry alone."""
+    stages = {hyphened(stage) for stage in STAGES}
+    writers = {
+        name
+        for name, role in roles.items()
+        if any("ModelPackage" in action and not action.split(":")[1].startswith("List") for action in role.actions)
+    }
+    assert not writers & stages
+    source = "\n".join(f.read_text() for f in (PROJECT / "components" / "registration").glob("*.py"))
+    assert "model_package" not in source
 
 
 def client_methods(source):

@@ -64,7 +64,8 @@ def test_a_machine_may_do_what_its_own_definition_does(deployed):
     allowed = granted(deployed, "training-run")
     calls = set(re.findall(r"aws-sdk:(\w+:\w+)", (MACHINES / "training_run.asl.json").read_text()))
     assert len(allowed) == len(calls) + 1  # sns:publish is no aws-sdk call
-    assert f"{DATA}/runs/*/register-*/*" in allowed["s3:GetObject"]
+    for step in ("register-*", "evaluation", "distill-*"):
+        assert f"{DATA}/runs/*/{step}/*" in allowed["s3:GetObject"]
     assert allowed["s3:PutObject"] == [f"{DATA}/nights/*"]
     assert (
         f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:model-package-group/srl-rlvr-prod-*"
@@ -78,6 +79,13 @@ def test_waiting_for_a_run_needs_the_rule_that_step_functions_makes(deployed):
         f"arn:aws:events:us-east-1:{ACCOUNT}:rule/StepFunctionsGetEventsForStepFunctionsExecutionRule"
     ]
     assert {"states:StartExecution", "states:DescribeExecution", "states:StopExecution"} <= allowed.keys()
+
+
+def test_a_run_falls_back_within_its_tiers_budget_and_only_to_what_is_deployed(deployed):
+    """No definition is compiled in this account yet, so none has a price, and nothing may fall back."""
+    text = definition(deployed, "training-run")
+    assert "$lookup({'bronze':60000,'gold':300,'silver':3000}, $states.input.tier)" in text
+    assert "$lookup({}, $replace($states.input.dag" in text
 
 
 def test_a_tier_costs_what_its_machines_are_listed_for(deployed):

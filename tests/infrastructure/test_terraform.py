@@ -7,7 +7,7 @@ import subprocess
 from dataclasses import replace
 
 import pytest
-from deployment import CONFIGURATION, TOY
+from deployment import CONFIGURATION
 
 MISTAKES = """
 resource "aws_sagemaker_pipelin" "misspelt" {}
@@ -109,23 +109,75 @@ def test_a_schedule_names_the_night_and_gives_up_soon(prod):
 
 
 @pytest.mark.slow
-def test_an_alarm_is_what_its_request_says(prod):
-    requests = json.loads((TOY / "monitoring" / "alarms.json").read_text())
+def test_an_alarm_is_what_its_request_says(prod, stacks):
+    """Every request of the generated catalogue, with what Terraform adds: the namespace, the name's prefix, the topic."""
+    requests = json.loads((stacks["prod"].folder / "monitoring" / "alarms.json").read_text())
     alarms = {alarm["alarm_name"]: alarm for alarm in prod.all("aws_cloudwatch_metric_alarm")}
-    single, combined = (alarms[f"srl-rlvr-prod-{request['AlarmName']}"] for request in requests)
-    assert (single["metric_name"], single["namespace"]) == ("EstimatedJobCostUSD", "SrlRlvr/srl-rlvr-prod")
-    assert single["dimensions"] == {"Tier": "gold"}
-    queries = {query["id"]: query for query in combined["metric_query"]}
-    assert queries["share"]["expression"] == "100 * failed / started"
-    assert queries["failed"]["metric"][0]["dimensions"] == {"Tier": "bronze"}
-    assert all(alarm["alarm_actions"] for alarm in alarms.values())
+    assert alarms.keys() == {
+        f"srl-rlvr-prod-{name}" for name in ("schedule-failed", *(r["AlarmName"] for r in requests))
+    }
+    for request in requests:
+        alarm = alarms[f"srl-rlvr-prod-{request['AlarmName']}"]
+        queries = {query["id"]: query for query in alarm["metric_query"] or []}
+        if "MetricName" in request:
+            assert (alarm["metric_name"], alarm["namespace"]) == (request["MetricName"], "SrlRlvr/srl-rlvr-prod")
+            assert (alarm["dimensions"] or {}) == {item["Name"]: item["Value"] for item in request["Dimensions"]}
+            assert alarm["period"] == request["Period"]
+            assert alarm["statistic"] == request.get("Statistic")
+            assert alarm["extended_statistic"] == request.get("ExtendedStatistic")
+        else:
+            assert queries["filled"]["expression"] == "FILL(beats, 0)" and queries["filled"]["return_data"]
+            (beats,) = queries["beats"]["metric"]
+            assert (beats["metric_name"], beats["namespace"]) == ("NightlyHeartbeat", "SrlRlvr/srl-rlvr-prod")
+        for name in ("ComparisonOperator", "EvaluationPeriods", "DatapointsToAlarm", "Threshold", "TreatMissingData"):
+            assert alarm[re.sub(r"(?<!^)(?=[A-Z])", "_", name).lower()] == request[name]
+        assert alarm["alarm_description"] == request["AlarmDescription"]
+    assert all(alarm["alarm_actions"] and alarm["actions_enabled"] is not False for alarm in alarms.values())
+
+
+@pytest.mark.slow
+def test_a_missing_night_is_no_alarm_where_nights_are_started_by_hand(dev):
+    muted = [a["alarm_name"] for a in dev.all("aws_cloudwatch_metric_alarm") if a["actions_enabled"] is False]
+    assert muted == ["srl-rlvr-dev-night-missing"]
 
 
 @pytest.mark.slow
 def test_a_dashboard_shows_this_environments_metrics(prod):
-    (dashboard,) = prod.all("aws_cloudwatch_dashboard")
-    (widget,) = json.loads(dashboard["dashboard_body"])["widgets"]
-    assert widget["properties"]["metrics"][0][0] == "SrlRlvr/srl-rlvr-prod"
+    dashboards = {page["dashboard_name"]: page["dashboard_body"] for page in prod.all("aws_cloudwatch_dashboard")}
+    assert dashboards.keys() == {
+        f"srl-rlvr-prod-{name}" for name in ("pipeline", "cost", "training", "tiers", "quality")
+    }
+    assert not any("${" in body for body in dashboards.values())
+    machines = {machine["arn"] for machine in prod.all("aws_sfn_state_machine")}
+    (group,) = prod.all("aws_scheduler_schedule_group")
+    (queue,) = prod.all("aws_sqs_queue")
+    seen = set()
+    for body in dashboards.values():
+        for widget in json.loads(body)["widgets"]:
+            assert widget["properties"]["region"] == "us-east-1"
+            for namespace, *words in (row for row in widget["properties"]["metrics"] if isinstance(row[0], str)):
+                seen.add(namespace)
+                named = dict(zip(words[1::2], words[2::2], strict=False))
+                assert named.get("ScheduleGroup", group["name"]) == group["name"]
+                assert named.get("QueueName", queue["name"]) == queue["name"]
+                if namespace == "AWS/States":
+                    assert named["StateMachineArn"].endswith(":stateMachine:srl-rlvr-prod-nightly")
+                    assert named["StateMachineArn"].rpartition(":")[0] in {arn.rpartition(":")[0] for arn in machines}
+    assert seen == {"SrlRlvr/srl-rlvr-prod", "AWS/States", "AWS/Scheduler", "AWS/SQS"}
+
+
+@pytest.mark.slow
+def test_behind_the_estimate_are_a_budget_and_the_cost_anomalies(prod):
+    (budget,) = prod.all("aws_budgets_budget")
+    assert {note["notification_type"] for note in budget["notification"]} == {"ACTUAL", "FORECASTED"}
+    (subscription,) = prod.all("aws_ce_anomaly_subscription")
+    (monitor,) = prod.all("aws_ce_anomaly_monitor")
+    assert subscription["monitor_arn_list"] == [monitor["arn"]]
+    (dimension,) = subscription["threshold_expression"][0]["dimension"]
+    assert (dimension["key"], dimension["values"]) == ("ANOMALY_TOTAL_IMPACT_PERCENTAGE", ["20"])
+    (alerts,) = (topic["arn"] for topic in prod.all("aws_sns_topic") if topic["name"].endswith("-alerts"))
+    assert {note["subscriber_sns_topic_arns"][0] for note in budget["notification"]} == {alerts}
+    assert subscription["subscriber"][0]["address"] == alerts
 
 
 @pytest.mark.slow

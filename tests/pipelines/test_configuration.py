@@ -139,3 +139,13 @@ def test_a_missing_base_policy_is_named(configs):
     assert settings.uri("gold_base_uri", Tier.GOLD) == "models/gold"
     with pytest.raises(UsageError, match="names no base policy for bronze"):
         settings.uri("base_uri", Tier.BRONZE)
+
+
+def test_the_account_that_pays_knows_what_its_teacher_costs_and_may_cost():
+    spec = spec_of("trajectory_generation")
+    config = load_settings("prod").config(spec.name, spec, {}, {})
+    assert config.teacher.usd_per_million_prompt_tokens > 0 and config.teacher.usd_per_million_completion_tokens > 0
+    assert config.budget.usd is not None
+    # All scenarios three times, with prompts of 5,000 tokens and the longest answers, stay within it.
+    asked = config.max_attempts * (config.counts.train + config.counts.validation)
+    assert asked * config.teacher.usd(5000, config.teacher.max_tokens) < config.budget.usd

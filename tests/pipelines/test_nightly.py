@@ -18,19 +18,21 @@ from pipelines.engines.run_folder import RunFolder
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 # What so small a run learns is no gain: the gates are opened, so that all of the DAG runs.
 RUN = ["run", "nightly", "--env", "test", "--set", "min_gain=-1", "--set", "distillation.min_retention=0.01"]
-SAMPLED = {"srl, between two checkpoints": r"/srl/\w+/checkpoints/.*/step-00000004/rank-00000$"}
-WHOLE = {
+RUN += ["--set", "distillation.min_diversity=0"]
+WHOLE = os.environ.get("SRL_RLVR_CAMPAIGNS") == "whole"
+RLVR = r"/rlvr/\w+/checkpoints/.*/step-00000002/rank-00000$"
+MOMENTS = {
     "generation, before its outputs": r"/trajectory_generation/\w+/trajectories$",
     "verification, between its outputs": r"/verification/\w+/report$",
     "validation, between its outputs": r"/data_validation/\w+/report$",
     "the engine, about to say that validation is done": r"/artifacts/data_validation/dataset$",
+    "srl, between two checkpoints": r"/srl/\w+/checkpoints/.*/step-00000004/rank-00000$",
     "srl, trained and not saved": r"/srl/\w+/policy$",
-    "rlvr, between two checkpoints": r"/rlvr/\w+/checkpoints/.*/step-00000002/rank-00000$",
+    "rlvr, between two checkpoints": RLVR,
     "evaluation, between its outputs": r"/evaluation/\w+/report$",
     "registration, when the version is there": r"/registration/\w+/report$",
     "distillation, between two checkpoints": r"/distillation/\w+/checkpoints/.*/step-00000002/rank-00000$",
 }
-MOMENTS = SAMPLED | (WHOLE if os.environ.get("SRL_RLVR_CAMPAIGNS") == "whole" else {})
 
 
 def command(runs: Path, *arguments: str, **variables: str) -> subprocess.Popen:
@@ -75,17 +77,25 @@ def undisturbed(tmp_path_factory):
     return runs
 
 
+def kill(moment: str) -> dict[str, str]:
+    return {"PYTHONPATH": str(Path(__file__).with_name("kill_at")), "KILL_AT": moment}
+
+
+@pytest.mark.skipif(not WHOLE, reason="one moment of the campaign is in the test of ctrl-C: make verify runs it whole")
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_killed_with_9_is_resumed_to_the_same_bytes(undisturbed, tmp_path, moment):
-    killer = {"PYTHONPATH": str(Path(__file__).with_name("kill_at")), "KILL_AT": MOMENTS[moment]}
-    finished(command(tmp_path, *RUN, "--run-id", "one", **killer), -signal.SIGKILL)
+    finished(command(tmp_path, *RUN, "--run-id", "one", **kill(MOMENTS[moment])), -signal.SIGKILL)
     assert RunFolder.open(tmp_path, "one").status == "interrupted"
-    found = {path.name for path in tmp_path.glob("store/*/*/checkpoints/*/training/step-*")}
+    found = list(tmp_path.glob("store/*/*/checkpoints/*/training/step-*"))
     assert bool(found) == ("checkpoints" in moment)
     finished(command(tmp_path, "run", "--resume", "one"), 0)
-    assert digests(tmp_path, "one") == digests(undisturbed, "one")
-    assert registered(tmp_path) == dict.fromkeys(Tier, 1)
-    assert not list(tmp_path.glob("store/*/*/checkpoints"))
+    assert_the_same(tmp_path, undisturbed)
+
+
+def assert_the_same(runs: Path, undisturbed: Path) -> None:
+    assert digests(runs, "one") == digests(undisturbed, "one")
+    assert registered(runs) == dict.fromkeys(Tier, 1)
+    assert not list(runs.glob("store/*/*/checkpoints"))
 
 
 def test_the_same_night_again_is_all_cached_and_registers_nothing(undisturbed):
@@ -95,16 +105,16 @@ def test_the_same_night_again_is_all_cached_and_registers_nothing(undisturbed):
     assert registered(undisturbed) == dict.fromkeys(Tier, 1)
 
 
-def test_ctrl_c_in_training_saves_says_one_line_and_the_next_run_goes_on(undisturbed, tmp_path):
+def test_a_run_stopped_by_ctrl_c_and_then_killed_is_resumed_to_the_same_bytes(undisturbed, tmp_path):
     process = command(tmp_path, *RUN, "--run-id", "one", CHECKPOINT_STEPS="")
     trained = threading.Event()
-    while not trained.is_set():
+    while not trained.wait(0.05):
         assert process.poll() is None
-        trained.wait(0.05)
         if any(path.stat().st_size for path in tmp_path.glob("one/progress/srl*")):
             trained.set()
     process.send_signal(signal.SIGINT)
-    errors = finished(process, 130)
-    assert errors.splitlines()[-1] == "error: interrupted: what was finished is kept"
+    assert finished(process, 130).splitlines()[-1] == "error: interrupted: what was finished is kept"
+    finished(command(tmp_path, "run", "--resume", "one", **kill(RLVR)), -signal.SIGKILL)
+    assert RunFolder.open(tmp_path, "one").status == "interrupted"
     finished(command(tmp_path, "run", "--resume", "one"), 0)
-    assert digests(tmp_path, "one") == digests(undisturbed, "one")
+    assert_the_same(tmp_path, undisturbed)

@@ -45,6 +45,14 @@ BINDINGS = {
     "serving_image": f"{NUMBER}.dkr.ecr.{REGION}.amazonaws.com/srl-rlvr/serving:0.1.0",
     **{f"{tier}_base": f"s3://srl-rlvr-prod/policies/{tier}/" for tier in TIERS},
     **{f"{tier}_usd_per_hour": usd for tier, usd in zip(TIERS, ("393.2", "98.3", "5.75"), strict=True)},
+    "budgets_usd": "{'bronze': 60000, 'silver': 3000, 'gold': 300}",
+    "at_most_usd": str(
+        {
+            f"{dag}-{tier}-on-demand": usd
+            for dag in ("post-training", "distillation")
+            for tier, usd in (("silver", 2600), ("gold", 150))
+        }
+    ),
 }
 """What Terraform fills in."""
 
@@ -145,6 +153,9 @@ class AwsAccount:
         if "Body" in parameters:
             parameters = parameters | {"Body": json.dumps(parameters["Body"])}
         answer = getattr(self.client(service), operation_name)(**parameters)
+        if name == "sagemaker:describe_model_package":  # moto takes the properties and forgets them
+            created = self.packages.get(answer["ModelPackageArn"], {})
+            answer |= {key: created[key] for key in ("CustomerMetadataProperties",) if key in created}
         self._note(name, parameters, answer)
         answer.pop("ResponseMetadata", None)
         if "Body" in answer:

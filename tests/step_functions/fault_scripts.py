@@ -59,6 +59,11 @@ def both(*arrange: Callable[[AwsAccount], object]) -> Callable[[AwsAccount], obj
     return lambda account: [step(account) for step in arrange]
 
 
+def no_capacity(pipeline: str) -> Callable[[AwsAccount], object]:
+    """None on Spot, and none on demand."""
+    return both(*(course(name, *[CAPACITY] * 3) for name in (pipeline, f"{pipeline}-on-demand")))
+
+
 def approved_by_hand(account: AwsAccount) -> None:
     meanwhile = Course(meanwhile=lambda: account.add_version("gold"))
     account.pipelines.courses["post_training-gold", MODEL] = [meanwhile]
@@ -103,6 +108,8 @@ DENIED = Fault(code="AccessDeniedException", message="not authorized", status=40
 DOWN = Fault(code="InternalFailure", message="We encountered an internal error", status=500)
 LOST = Fault(code="RequestTimeout", message="Your socket connection timed out", status=500, done=True)
 QUOTA = Fault(code="ResourceLimitExceeded", message="quota of ml.g6.12xlarge is 0")
+POOR = "{'bronze': 60000, 'silver': 2000, 'gold': 100}"
+"""Budgets under which nothing may go on demand."""
 START, LOOK = "sagemaker:start_pipeline_execution", "sagemaker:describe_pipeline_execution"
 PACKAGE, APPROVE = "sagemaker:create_model_package", "sagemaker:update_model_package"
 LIST, PUBLISH = "sagemaker:list_model_packages", "sns:publish"
@@ -137,9 +144,32 @@ SCRIPTS = {
     ),
     "capacity comes late": Script(end="promoted", arrange=course("post_training-gold", CAPACITY, Course())),
     "capacity never comes": Script(
-        end="failed", arrange=course("post_training-gold", *[CAPACITY] * 3), promotes=3, says="CapacityError"
+        end="failed", arrange=no_capacity("post_training-gold"), promotes=3, executions=5, says="CapacityError"
     ),
-    "Spot is lost": Script(end="promoted", arrange=course("post_training-silver", SPOT, Course())),
+    "only Spot has no capacity": Script(
+        end="promoted", arrange=course("post_training-gold", *[CAPACITY] * 3), executions=5, says="h, on demand)"
+    ),
+    "Spot is lost": Script(
+        end="promoted", arrange=course("post_training-silver", SPOT), executions=5, says="h, on demand)"
+    ),
+    "Spot is lost and the fallback's start is answered to nobody": Script(
+        end="promoted", arrange=both(course("post_training-gold", SPOT), calls(START, None, None, LOST)), executions=5
+    ),
+    "Spot is lost and comes back, on demand being over the budget": Script(
+        end="promoted", arrange=course("post_training-silver", SPOT, Course()), settings={"budgets_usd": POOR}
+    ),
+    "Spot is lost for good, on demand being over the budget": Script(
+        end="failed", arrange=course("post_training-silver", *[SPOT] * 3), promotes=3, settings={"budgets_usd": POOR},
+        says="on demand it would cost up to 2600 USD, the budget is 2000",
+    ),
+    "Spot is lost where nobody priced the fallback": Script(
+        end="failed", arrange=course("post_training-silver", *[SPOT] * 3), promotes=3, settings={"at_most_usd": "{}"},
+        says="rlvr: MaxWaitTimeExceeded",
+    ),
+    "on demand fails by a fault of ours": Script(
+        end="failed", promotes=3, executions=5, says="srl: ClientError: ValueError",
+        arrange=both(course("post_training-gold", SPOT), course("post_training-gold-on-demand", CODE)),
+    ),
     "the service fails a job": Script(end="promoted", arrange=course("distillation-gold", SERVICE, SERVICE, Course())),
     "somebody stops an execution": Script(
         end="failed", arrange=course("post_training-silver", Course(end="Stopped")), promotes=3, says="stopped by hand"

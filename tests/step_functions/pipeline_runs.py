@@ -155,6 +155,11 @@ class PipelineRuns:
                     return {"ProcessingJobName": name, "ProcessingJobStatus": "Completed", **arguments}
         raise error("DescribeProcessingJob", "ResourceNotFound", name)
 
+    def trainings(self, execution: Execution) -> dict[str, tuple[str, Json]]:
+        """(job's name, request) of the training jobs that an execution reaches, by step."""
+        jobs = self._jobs(execution)
+        return {step: (self._job_name(execution, step), request) for step, kind, request in jobs if kind == "Training"}
+
     def _publish(self, execution: Execution) -> None:
         """What the stages of a succeeded execution left on S3, as far as the machines read it."""
         if execution.published:
@@ -170,9 +175,22 @@ class PipelineRuns:
                 self.put(f"{outputs['verified']}/manifest.json", manifest.model_dump_json())
             if step.startswith("register-") and execution.course.report:
                 self.put(f"{outputs['report']}/report.json", self._registration(execution).model_dump_json())
+                (evidence,) = (
+                    item["S3Input"]["S3Uri"]
+                    for item in arguments["ProcessingInputs"]
+                    if item["InputName"] == "evidence"
+                )
+                self.put(f"{evidence}/report.json", self._evidence(execution).model_dump_json())
+
+    def _evidence(self, execution: Execution) -> Report:
+        stage, role = (
+            ("distillation", "student") if "distillation" in execution.pipeline else ("evaluation", "candidate")
+        )
+        scores = {f"{role}_greedy": 0.8, f"{role}_greedy_low": 0.75, "scenarios": 300.0}
+        return Report(stage=stage, summary="accepted", metrics=scores)
 
     def _registration(self, execution: Execution) -> Report:
-        tier = execution.pipeline.partition("-")[2]
+        tier = execution.pipeline.removesuffix("-on-demand").partition("-")[2]
         details = {
             "name": f"{execution.parameters['model_type']}-{tier}",
             "version": 1 + self.executions.index(execution),

@@ -18,6 +18,7 @@ SAMPLE = (
     "every gate refuses",
     "a start's answer is lost",
     "capacity never comes",
+    "Spot is lost",
     "a promotion fails after another",
     "Bronze failed",
 )

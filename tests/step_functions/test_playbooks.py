@@ -94,9 +94,11 @@ def test_night_aborted(account):
     ("page", "course", "tries"), [("training-failed.md", CODE, 1), ("no-capacity.md", CAPACITY, 3)]
 )
 def test_a_failed_stage(account, page, course, tries):
-    account.pipelines.courses["post_training-gold", MODEL] = [course] * tries
+    for pipeline in ("post_training-gold", "post_training-gold-on-demand"):
+        account.pipelines.courses[pipeline, MODEL] = [course] * tries
     account.night(NIGHT)
-    (failed,) = (run for run in account.pipelines.executions if run.status == "Failed")
+    *_, failed = (run for run in account.pipelines.executions if run.status == "Failed")
+    account.pipelines.courses.clear()
     *looked, ended = steps(account, page, PIPELINE_EXECUTION=failed.arn)
     assert course.reason in json.dumps(looked)
     assert (ended["status"], subjects(account)) == ("SUCCEEDED", ["failed", "registered"])
@@ -171,6 +173,33 @@ def test_report_undelivered(account):
     assert account.night(NIGHT)["error"] == "ReportUndelivered"
     list(steps(account, "report-undelivered.md"))
     assert account.messages[-1].subject == "test"
+
+
+def test_cost_high(account):
+    """The machines that watch over a run are gone, and its execution goes on."""
+    account.pipelines.courses["post_training-gold", MODEL] = [Course(polls=10_000)]
+    account.pipelines.courses["post_training-silver", MODEL] = [Course(polls=10_000)]
+    account.abort_when_flying(account.start("nightly", {"scheduled": f"{NIGHT}T01:00:00Z"}, "dear"))
+    (dear,) = (run for run in account.pipelines.executions if run.pipeline == "post_training-gold")
+    flight, described, _ = steps(account, "cost-high.md", PIPELINE_EXECUTION=dear.arn)
+    assert flight["execution"] == dear.arn
+    assert (described["PipelineExecutionStatus"], dear.status) == ("Executing", "Stopped")
+
+
+def test_model_drifted(account):
+    """A Bronze is not due on a Tuesday; what players ask now makes it so."""
+    list(steps(account, "model-drifted.md", TIER="bronze"))
+    account.night(NIGHT)
+    assert "post_training-bronze" in [run.pipeline for run in account.pipelines.executions]
+
+
+def test_serving_degraded(account):
+    before = account.champion("gold")
+    account.add_version("gold")
+    worse = account.champion("gold")
+    listed, _ = steps(account, "serving-degraded.md", PACKAGE=worse)
+    assert listed["ModelPackageSummaryList"][0]["ModelPackageArn"] == worse != before
+    assert account.champion("gold") == before
 
 
 def test_every_page_was_followed():

@@ -1,4 +1,5 @@
-"""The judge between a teacher and the data set: the model type's process verifier against one threshold.
+"""The judge between a teacher and the data set: the model type's process verifier and its text criteria, against one
+threshold.
 
 It fails closed: hard gates come first, and a verifier that says the same of everything is refused.
 """
@@ -10,6 +11,7 @@ from typing import Protocol
 from pydantic import JsonValue
 
 from components.shared.collaboration.rules_engine import Findings
+from components.shared.collaboration.text_criteria import judge_text
 from components.shared.contracts.errors import GateError, PipelineError
 from components.shared.contracts.records import Scenario, Step, Verdict
 from components.shared.trainers.base_trainer import ModelTypeTrainer
@@ -63,6 +65,8 @@ class Verifier:
             raise PipelineError(
                 f"scenario {scenario.id}: {self.trainer.name} cannot read its state ({error!r}): generate it again"
             ) from error
+        text = self.trainer.completion(steps)
+        verdict = judge_text(verdict, text, self.trainer.text_criteria, self.trainer.world.toxic)
         if self.rules is not None:
             verdict = self._ruled(verdict, self.rules, scenario, steps)
         passed = all(verdict.gates.values()) and verdict.score >= self.threshold

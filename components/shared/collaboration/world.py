@@ -7,6 +7,7 @@ personas.yaml    who can speak
 rules/*.yaml     what must hold, as CEL expressions with examples: one file a model type
 quests.yaml      what a story can be about
 states.yaml      states of the world that scenarios are set in
+toxic.yaml       words that no answer may hold; without the file there are none
 """
 
 import functools
@@ -133,6 +134,8 @@ class World(Record):
     rules: tuple[Rule, ...]
     quests: tuple[Quest, ...]
     states: tuple[WorldState, ...]
+    toxic: tuple[str, ...] = ()
+    """Words and phrases that no answer may hold."""
     digest: str
     """SHA-256 over the folder's files: the world's identity."""
 
@@ -176,6 +179,7 @@ def _load(folder: Path) -> World:
             "rules": [rule for path in sorted((folder / "rules").glob("*.yaml")) for rule in read_rules(path)],
             "quests": read_records(folder / "quests.yaml", Quest),
             "states": read_records(folder / "states.yaml", WorldState),
+            "toxic": read_words(folder / "toxic.yaml"),
             "digest": folder_digest(folder),
         },
     )
@@ -237,6 +241,16 @@ def read_rules(path: Path) -> list[Rule]:
 def read_records(path: Path, shape: type[R]) -> list[R]:
     """The records of one YAML list."""
     return [_record(shape, f"{path}:{line}", entry) for entry, line in _entries(path)]
+
+
+def read_words(path: Path) -> list[str]:
+    """The words of one YAML list; none where there is no file."""
+    words = read_yaml(path) or [] if path.is_file() else []
+    if not isinstance(words, list) or not all(isinstance(word, str) and word.strip() for word in words):
+        raise UsageError(
+            f"{path}: not a list of words: write each as '- word', in quotes where YAML reads it otherwise"
+        )
+    return words
 
 
 def _record(shape: type[R], where: Path | str, fields: Mapping[str, Any]) -> R:

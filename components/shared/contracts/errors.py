@@ -30,7 +30,7 @@ class GateError(PipelineError):
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:
     """The error for a name that is not in a closed set, with the nearest known name where one is near."""
-    names = sorted(known)
+    names = sorted(str(name) for name in known)
     near = difflib.get_close_matches(name, names, n=1, cutoff=0.5)
     hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(names) or 'none'}"
     return UsageError(f"unknown {what} {name!r}: {hint}")

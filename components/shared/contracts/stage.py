@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 
-from pydantic import BaseModel, ConfigDict, JsonValue
+from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
 from components.shared.contracts.records import Record
 
@@ -39,8 +39,8 @@ class StageConfig(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
-    seed: int = 0
-    """Seed of everything random in the stage."""
+    seed: int = Field(default=0, ge=0, lt=2**32)
+    """Seed of everything random in the stage; numpy's generators take no other."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

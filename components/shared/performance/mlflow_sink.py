@@ -1,7 +1,8 @@
 """Hands what the stages measured to MLflow: one parent run a pipeline run, one nested run a stage.
 
 It reads a stage's sealed report folder and nothing else, so a stage can be logged at any later time, for example once a
-server is back, and again without being there twice.
+server is back, and again without being there twice. `at_ms` is when what is logged happened, in ms since 1970; the time of
+the call where it is left out.
 """
 
 import json
@@ -51,25 +52,28 @@ class MlflowSink:
         self._parent = ""
         self._started_ms = 0
 
-    def start_run(self, run_id: str, tags: Mapping[str, str], params: Mapping[str, JsonValue]) -> None:
+    def start_run(
+        self, run_id: str, tags: Mapping[str, str], params: Mapping[str, JsonValue], at_ms: int | None = None
+    ) -> None:
         """Open the parent run of a pipeline run, or go on with the one that it has."""
         with self._turn, mlflow_errors(self._uri):
             client = self._client()
             parent = self._find(f"tags.{RUN_ID} = '{run_id}'")
             if parent is None:
-                parent = client.create_run(self._experiment_id, tags={RUN_ID: run_id}, run_name=run_id)
+                parent = client.create_run(self._experiment_id, at_ms or _now_ms(), {RUN_ID: run_id}, run_id)
             else:
                 client.update_run(parent.info.run_id, status="RUNNING")
             self._parent = parent.info.run_id
             self._started_ms = parent.info.start_time
             self._describe(self._parent, tags, params)
 
-    def log_stage(self, task: str, report_folder: Path, seconds: float | None = None) -> None:
+    def log_stage(self, task: str, report_folder: Path, seconds: float | None = None, at_ms: int | None = None) -> None:
         """Log a stage's report as a nested run; a report that is there already is left as it is.
 
         `seconds` is how long the stage took; without it the nested run has no duration.
         """
         manifest = read_manifest(report_folder)
+        ended_ms = at_ms or _now_ms()
         with self._turn, mlflow_errors(self._uri):
             client = self._client()
             child = self._find(f"tags.`{PARENT}` = '{self._parent}' and tags.{TASK} = '{task}'")
@@ -78,9 +82,9 @@ class MlflowSink:
             if child:
                 client.delete_run(child.info.run_id)
             report = Report.model_validate_json((report_folder / "report.json").read_bytes())
-            run = self._open(task, report, seconds)
+            run = self._open(task, report, ended_ms - round(1000 * (seconds or 0)))
             self._describe(run, {}, _flat(manifest.metadata.get("config", {})))
-            self._log_metrics(run, _curves(report_folder / METRICS))
+            self._log_metrics(run, _curves(report_folder / METRICS, ended_ms))
             final = {**report.metrics, **report.scalars}
             self._log_metrics(
                 run, _points({f"final/{name}": value for name, value in final.items()}, 0, self._started_ms)
@@ -90,14 +94,15 @@ class MlflowSink:
             )
             self._log_files(run, report_folder)
             client.set_tag(run, DIGEST, manifest.digest)
-            client.set_terminated(run, end_time=_now_ms())
+            client.set_terminated(run, end_time=ended_ms)
 
-    def finish(self, outcome: Outcome) -> None:
+    def finish(self, outcome: Outcome, at_ms: int | None = None) -> None:
         """Close the parent run; a refused gate is a success, only a fault is a failure."""
         with self._turn, mlflow_errors(self._uri):
             client = self._client()
             client.set_tag(self._parent, "outcome", outcome)
-            client.set_terminated(self._parent, "FAILED" if outcome == Outcome.FAILED else "FINISHED")
+            status = "FAILED" if outcome == Outcome.FAILED else "FINISHED"
+            client.set_terminated(self._parent, status, at_ms or _now_ms())
 
     @property
     def page(self) -> str:
@@ -114,10 +119,9 @@ class MlflowSink:
         found = self._client().search_runs([self._experiment_id], query, order_by=["start_time"], max_results=1)
         return found[0] if found else None
 
-    def _open(self, task: str, report: Report, seconds: float | None) -> str:
+    def _open(self, task: str, report: Report, started_ms: int) -> str:
         tags = {PARENT: self._parent, TASK: task, NOTE: report.summary}
-        started = _now_ms() - round(1000 * (seconds or 0))
-        return self._client().create_run(self._experiment_id, started, tags, run_name=task).info.run_id
+        return self._client().create_run(self._experiment_id, started_ms, tags, run_name=task).info.run_id
 
     def _describe(self, run: str, tags: Mapping[str, str], params: Mapping[str, JsonValue]) -> None:
         from mlflow.entities import Param, RunTag
@@ -147,12 +151,11 @@ class MlflowSink:
                 client.log_artifact(run, str(path), None if name.parent == Path() else name.parent.as_posix())
 
 
-def _curves(path: Path) -> Iterator["Metric"]:
+def _curves(path: Path, at_ms: int) -> Iterator["Metric"]:
     """The points of metrics.jsonl: one object a line, `step` and named values."""
-    now = _now_ms()
     for line in _lines(path):
         step = line.pop("step")
-        yield from _points(line, step, now)
+        yield from _points(line, step, at_ms)
 
 
 def _points(values: Mapping[str, float], step: int, timestamp_ms: int) -> Iterator["Metric"]:

@@ -19,7 +19,18 @@ if TYPE_CHECKING:
     from mlflow import MlflowClient
 
 TRACKING_URI = "MLFLOW_TRACKING_URI"
+REGISTRY = "SRL_RLVR_REGISTRY"
+"""URI of the registry, where it is not the tracking store: sagemaker://GROUP_PREFIX."""
 SQLITE = "sqlite:///"
+SETTINGS = {
+    "MLFLOW_DISABLE_TELEMETRY": "true",
+    "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT": "true",
+    # A server that is away is asked again by whoever replays the spool; MLflow's own seven retries take minutes.
+    "MLFLOW_HTTP_REQUEST_MAX_RETRIES": "2",
+    "MLFLOW_HTTP_REQUEST_TIMEOUT": "20",
+}
+QUIET = ("mlflow", "alembic", "urllib3.connectionpool")
+"""Loggers that repeat in many lines what their exception says once; it is raised and told in one."""
 
 
 def tracking_uri() -> str:
@@ -28,6 +39,11 @@ def tracking_uri() -> str:
     if not uri:
         raise UsageError(f"{TRACKING_URI} is not set: export {TRACKING_URI}=sqlite:////absolute/path/mlflow.db")
     return uri
+
+
+def registry_uri() -> str:
+    """The registry that the environment names, by default the tracking store."""
+    return os.environ.get(REGISTRY) or tracking_uri()
 
 
 def database(uri: str) -> Path | None:
@@ -58,12 +74,12 @@ def exclusive(uri: str) -> Iterator[None]:
 
 def connect(uri: str) -> "MlflowClient":
     """A client of the store, which is created first where it is a SQLite file that is not there yet."""
-    for switch in ("MLFLOW_DISABLE_TELEMETRY", "MLFLOW_SUPPRESS_PRINTING_URL_TO_STDOUT"):
-        os.environ.setdefault(switch, "true")
+    for name, value in SETTINGS.items():
+        os.environ.setdefault(name, value)
     from mlflow import MlflowClient
 
-    for name in ("mlflow", "alembic"):
-        logging.getLogger(name).setLevel(logging.WARNING)
+    for name in QUIET:
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     with mlflow_errors(uri):
         file = database(uri)
         if file is not None and not file.exists():

@@ -1,5 +1,8 @@
 """The model registry: one accepted policy is one version, however often and from wherever it is registered.
 
+One interface, `Registry`, and two behind it: `open_registry` takes the one that the URI names, SageMaker's where it begins
+with sagemaker:// (sagemaker_registry.py), MLflow's otherwise.
+
 MLflow's registry holds the versions, a run of the experiment `model-registry` holds each version's files, and two aliases
 say what serves: `champion`, and `challenger`, which waits for a person. A version is identified by its tag
 `policy_digest`, the digest of the policy's manifest. The policy's sealed folder is stored whole and verified on its way
@@ -11,13 +14,13 @@ import functools
 from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
-from components.shared.contracts.errors import CorruptArtifact, PipelineError
+from components.shared.contracts.errors import CorruptArtifact, PipelineError, UsageError
 from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import ArtifactKind, Report
 from components.shared.performance.mlflow_store import connect, database, exclusive, experiment_id, mlflow_errors
-from components.shared.storage.artifacts import read_manifest, verify, whole
+from components.shared.storage.artifacts import MANIFEST, read_manifest, verify, whole
 
 if TYPE_CHECKING:
     from mlflow import MlflowClient
@@ -50,7 +53,7 @@ class Version:
     source: str
     """URI of the sealed policy folder."""
     run: str
-    """Id of the MLflow run that holds it."""
+    """Id of the MLflow run that holds it, or the model package's ARN."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -80,8 +83,79 @@ def model_name(model_type: str, tier: Tier) -> str:
     return f"{model_type}-{tier}"
 
 
+class Registry(Protocol):
+    """What both registries do. Every method raises PipelineError where the registry cannot be reached."""
+
+    def register(self, name: str, policy: Path, tags: Mapping[str, str], card: str) -> Version:
+        """The version of `name` that holds the sealed folder `policy`; created where there is none."""
+        ...
+
+    def annotate(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Add what became known of a version later, such as its cost; a tag that is there keeps its value."""
+        ...
+
+    def promote(self, version: Version, approver: str = "gate", over: str | None = None) -> bool:
+        """Make `version` the champion; says whether it is. Nothing changes where another came since `over`."""
+        ...
+
+    def challenge(self, version: Version) -> bool:
+        """Leave `version` for a person to promote; says whether it is the challenger."""
+        ...
+
+    def reject(self, version: Version, approver: str, reason: str) -> None:
+        """Take a version that waits away from the people it waits for. Raises UsageError for the champion."""
+        ...
+
+    def champion(self, model_type: str, tier: Tier) -> Champion | None:
+        """What serves, its files verified; None where nothing does."""
+        ...
+
+    def fetch(self, version: Version) -> Path:
+        """The version's sealed policy folder on this machine, verified."""
+        ...
+
+    def find(self, name: str, digest: str) -> Version | None:
+        """The version of `name` that holds the policy with this digest."""
+        ...
+
+    def versions(self, model_type: str, tier: Tier) -> list[Version]:
+        """Every version of a registered model, oldest first."""
+        ...
+
+    def compare(self, a: Version, b: Version) -> Comparison:
+        """Scores of both, and where their lineage differs."""
+        ...
+
+    def registered(self, report_folder: Path) -> bool:
+        """Whether the version that a registration's report names is in the registry, with the policy that it says."""
+        ...
+
+
+def open_registry(uri: str, downloads: Path | None = None) -> Registry:
+    """The registry that `uri` names: sagemaker://GROUP_PREFIX, or an MLflow store."""
+    from components.shared.performance.sagemaker_registry import SCHEME, SageMakerRegistry
+
+    return SageMakerRegistry(uri, downloads) if uri.startswith(SCHEME) else ModelRegistry(uri, downloads)
+
+
+def compare_versions(a: Version, b: Version) -> Comparison:
+    """Scores of both, and where their lineage differs."""
+    lineage = {key for key in {**a.tags, **b.tags} if not key.startswith(SCORE) and a.tags.get(key) != b.tags.get(key)}
+    return Comparison(
+        scores={name: (a.scores.get(name), b.scores.get(name)) for name in sorted(a.scores | b.scores)},
+        lineage={key: (a.tags.get(key), b.tags.get(key)) for key in sorted(lineage)},
+    )
+
+
+def said_by(registry: Registry, report_folder: Path) -> Version | None:
+    """The version that a registration's report names, if the registry holds it with that policy."""
+    details = Report.model_validate_json((report_folder / "report.json").read_bytes()).details
+    version = registry.find(str(details["name"]), str(details[DIGEST]))
+    return version if version and version.number == details["version"] else None
+
+
 class ModelRegistry:
-    """The registry at one tracking URI. Every method raises PipelineError where MLflow cannot be reached."""
+    """MLflow's registry at one tracking URI. Every method raises PipelineError where MLflow cannot be reached."""
 
     def __init__(self, uri: str, downloads: Path | None = None):
         """`downloads` is where a remote store's policies are fetched to; by default a folder of the user's cache."""
@@ -177,6 +251,25 @@ class ModelRegistry:
             self._client.set_registered_model_alias(version.name, CHALLENGER, str(version.number))
         return True
 
+    def annotate(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Add what became known of a version later, such as its cost; a tag that is there keeps its value."""
+        with mlflow_errors(self._uri), exclusive(self._uri):
+            known = self._client.get_model_version(version.name, str(version.number)).tags
+            for key, value in tags.items():
+                if key not in known:
+                    self._client.set_model_version_tag(version.name, str(version.number), key, value)
+
+    def reject(self, version: Version, approver: str, reason: str) -> None:
+        """Take a version that waits away from the people it waits for. Raises UsageError for the champion."""
+        with mlflow_errors(self._uri), exclusive(self._uri):
+            champion, challenger = (self._holder(version.name, alias) for alias in (CHAMPION, CHALLENGER))
+            if champion and champion.number == version.number:
+                raise serves(version)
+            for key, value in (("rejected_by", approver), ("rejected_because", reason)):
+                self._client.set_model_version_tag(version.name, str(version.number), key, value)
+            if challenger and challenger.number == version.number:
+                self._client.delete_registered_model_alias(version.name, CHALLENGER)
+
     def champion(self, model_type: str, tier: Tier) -> Champion | None:
         """What serves, its files verified; None where nothing does.
 
@@ -228,23 +321,15 @@ class ModelRegistry:
 
     def compare(self, a: Version, b: Version) -> Comparison:
         """Scores of both, and where their lineage differs."""
-        lineage = {
-            key for key in {**a.tags, **b.tags} if not key.startswith(SCORE) and a.tags.get(key) != b.tags.get(key)
-        }
-        return Comparison(
-            scores={name: (a.scores.get(name), b.scores.get(name)) for name in sorted(a.scores | b.scores)},
-            lineage={key: (a.tags.get(key), b.tags.get(key)) for key in sorted(lineage)},
-        )
+        return compare_versions(a, b)
 
     def registered(self, report_folder: Path) -> bool:
         """Whether the version that a registration's report names is in the registry, with the policy that it says."""
-        details = Report.model_validate_json((report_folder / "report.json").read_bytes()).details
-        name, digest = str(details["name"]), str(details[DIGEST])
-        version = self.find(name, digest)
-        if version is None or version.number != details["version"]:
-            return False
-        local = _local(version.source)
-        return local is None or ((local / "manifest.json").is_file() and read_manifest(local).digest == digest)
+        version = said_by(self, report_folder)
+        local = _local(version.source) if version else None
+        if version is None or local is None:
+            return version is not None
+        return (local / MANIFEST).is_file() and read_manifest(local).digest == version.policy_digest
 
     def _find(self, name: str, digest: str) -> Version | None:
         return next(iter(self._list(name, digest)), None)
@@ -263,6 +348,13 @@ class ModelRegistry:
         # A search leaves out aliases; only the registered model knows them.
         aliases = self._client.get_registered_model(name).aliases if found else {}
         return sorted((_version(item, aliases) for item in found), key=lambda version: version.number)
+
+
+def serves(version: Version) -> UsageError:
+    """Why the champion is not rejected."""
+    return UsageError(
+        f"{version.name} version {version.number} serves: give the place to another one first (srl-rlvr rollback)"
+    )
 
 
 def _version(found: "ModelVersion", aliases: Mapping[str, str]) -> Version:

@@ -19,6 +19,9 @@ from components.shared.training.datasets import Dataset
 from components.shared.training.policies import load_policy
 from components.shared.training.rollouts import complete
 
+NEGLIGIBLE = 1e-3
+"""Expected resamples without a scenario that the teacher scores on, up to which a ratio can be resampled."""
+
 
 class Interval(Record):
     """A mean with its confidence interval and sample size."""
@@ -83,9 +86,17 @@ def gain_interval(ours: np.ndarray, theirs: np.ndarray, *, confidence: float, re
 def retention_interval(
     student: np.ndarray, teacher: np.ndarray, *, confidence: float, resamples: int, seed: int
 ) -> Interval:
-    """The ratio of mean scores student / teacher on the same scenarios. Raises GateError for a teacher that scores 0."""
+    """The ratio of mean scores student / teacher on the same scenarios.
+
+    Raises GateError for a teacher that scores 0, or on so few scenarios that a resample may hold none of them.
+    """
     if teacher.mean() == 0:
         raise GateError("the teacher scores 0 on every held-out scenario: there is nothing to retain")
+    if (1 - np.mean(teacher > 0)) ** len(teacher) * resamples > NEGLIGIBLE:
+        raise GateError(
+            f"the teacher scores on {np.count_nonzero(teacher)} of {len(teacher)} held-out scenarios: too few to tell what "
+            "is retained, generate more or take a better teacher"
+        )
     return _interval(
         (student, teacher), lambda s, t, axis: s.mean(axis=axis) / t.mean(axis=axis), confidence, resamples, seed
     )

@@ -1,15 +1,18 @@
 """When to stop, and what to keep: held-out scores during training, beside where training started.
 
-A loop is shown the scores of the same scenarios again and again. The best is the one with the highest mean; it counts as
-an improvement only where it is `min_delta` above the best before, and after `patience` looks without one training stops.
-The split is the one for monitoring: what is chosen here is tested elsewhere, on scenarios that nothing was chosen by.
+A loop is shown the scores of the same scenarios again and again. The best is the one with the highest mean after the
+start, which is no candidate: on so few scenarios chance would often prefer it, and whether what was trained may serve is
+for the evaluation to say. A look is an improvement where it is `min_delta` above the best before, the start included, and
+after `patience` looks without one training stops. The split is the one for monitoring: what is chosen here is tested
+elsewhere, on scenarios that nothing was chosen by.
 """
 
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
+from math import sqrt
+from statistics import fmean, stdev
 from typing import Any
 
-import numpy as np
 from pydantic import BaseModel, ConfigDict, Field
 
 from components.shared.contracts.errors import GateError, UsageError
@@ -24,7 +27,10 @@ class ValidationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     every: int = Field(default=0, ge=0)
-    """Updates between two looks; 0 is never."""
+    """Updates between two looks, beside those at the start and the end; 0 is never. A model that is split over processes is
+    not looked at: neither its answers nor a copy of it can be had from one process."""
+    scenarios: int = Field(default=64, ge=1)
+    """Held-out scenarios that are answered at each look."""
     patience: int = Field(default=3, ge=1)
     """Looks without an improvement after which training stops."""
     min_delta: float = Field(default=0.0, ge=0, le=1)
@@ -64,7 +70,8 @@ class ValidationLoop:
     def see(self, step: int, scores: Sequence[float]) -> bool:
         """Take in the scores of the scenarios, in their order; says whether this is the best so far.
 
-        The first look is the baseline. Raises GateError without scenarios, UsageError where their number changed.
+        The first look is the baseline, the best until there is another. Raises GateError without scenarios, UsageError
+        where their number changed.
         """
         if not len(scores):
             raise GateError("validation set is empty: generate validation scenarios (trajectory_generation.counts)")
@@ -78,7 +85,7 @@ class ValidationLoop:
         improved = self.best is None or look.score > self._bar + self.settings.min_delta
         self._bar = look.score if improved else self._bar
         self._idle = 0 if improved else self._idle + 1
-        if self.best is None or look.score > self.best.score:
+        if len(self.looks) <= 2 or self.best is None or look.score > self.best.score:
             self.best = look
             return True
         return False
@@ -92,6 +99,13 @@ class ValidationLoop:
             f"no improvement of {self.settings.min_delta:g} in {self._idle} looks: best held-out score "
             f"{self.best.score:.3f} at update {self.best.step}"
         )
+
+    def summary(self) -> dict[str, Any]:
+        """The start, the best and the last look, for a report; empty where nothing was looked at."""
+        if self.best is None:
+            return {}
+        shown = {"start": self.looks[0], "best": self.best, "last": self.looks[-1]}
+        return {"looks": len(self.looks), **{name: asdict(look) for name, look in shown.items()}, "stop": self.stop}
 
     def state(self) -> dict[str, Any]:
         return {
@@ -110,7 +124,7 @@ class ValidationLoop:
 
 def compared(step: int, scores: Sequence[float], baseline: Sequence[float]) -> Look:
     """The scores beside the baseline's, paired by scenario."""
-    gains_N = np.asarray(scores, float) - np.asarray(baseline, float)
-    error = gains_N.std(ddof=1) / np.sqrt(len(gains_N)) if len(gains_N) > 1 else 0.0
-    gain, half = float(gains_N.mean()), float(NORMAL_95 * error)
-    return Look(step=step, score=float(np.mean(scores)), gain=gain, gain_low=gain - half, gain_high=gain + half)
+    gains = [ours - theirs for ours, theirs in zip(scores, baseline, strict=True)]
+    half = NORMAL_95 * stdev(gains) / sqrt(len(gains)) if len(gains) > 1 else 0.0
+    gain = fmean(gains)
+    return Look(step=step, score=fmean(scores), gain=gain, gain_low=gain - half, gain_high=gain + half)

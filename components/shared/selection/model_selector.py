@@ -15,7 +15,7 @@ from components.shared.contracts.errors import GateError, PipelineError, UsageEr
 from components.shared.contracts.records import Tier
 from components.shared.contracts.selection import Benchmark, Calibration, Measured, SelectionTable
 from components.shared.contracts.weakness import Evaluated
-from components.shared.performance.model_registry import ModelRegistry, Version, model_name
+from components.shared.performance.model_registry import Registry, Version, model_name
 from components.shared.selection.prices import Prices
 from components.shared.serving.choice import ChoiceConfig, Ranked, estimate, rank, usd
 from components.shared.serving.complexity import calibrate, complexity, features, quality_by_complexity
@@ -72,7 +72,7 @@ def benchmark(version: Version, measured: Measured, prices: Prices, bins: Sequen
     )
 
 
-def benchmarks(registry: ModelRegistry, measured: Iterable[Measured], prices: Prices) -> list[Benchmark]:
+def benchmarks(registry: Registry, measured: Iterable[Measured], prices: Prices) -> list[Benchmark]:
     """A benchmark for each measured policy. Raises UsageError for one that is not registered."""
     found = []
     for each in measured:

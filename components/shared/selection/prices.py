@@ -38,6 +38,26 @@ class Price(BaseModel):
         return self
 
 
+class SpotSaving(BaseModel):
+    """What Spot is expected to save where no job has measured it yet."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    share: float = Field(ge=0, lt=1)
+    """Of the on-demand price."""
+    source: str = Field(min_length=1)
+
+
+class ServicePrice(BaseModel):
+    """One service's price a unit, in USD."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False)
+
+    usd: float = Field(ge=0)
+    unit: str = Field(min_length=1)
+    source: str = Field(min_length=1)
+
+
 class Prices(BaseModel):
     """The whole file."""
 
@@ -45,6 +65,8 @@ class Prices(BaseModel):
 
     as_of: date
     instances: dict[str, Price] = Field(min_length=1)
+    spot_saving: SpotSaving = SpotSaving(share=0.0, source="nothing is expected")
+    services: dict[str, ServicePrice] = {}
 
     def of(self, instance: str) -> Price:
         """Raises UsageError for a machine without a price: nothing is free because nobody wrote it down."""

@@ -13,6 +13,17 @@ class SelectionHistory:
     def __init__(self, folder: Path, current: Path):
         self._folder, self._current = folder, current
 
+    @classmethod
+    def beside(cls, current: Path) -> "SelectionHistory":
+        """The history whose tables lie in a folder beside the router's file: selection.json and selection/VERSION.json."""
+        return cls(current.with_suffix(""), current)
+
+    def tables(self) -> list[SelectionTable]:
+        """Every table that was proposed or accepted, by version."""
+        found = [SelectionTable.model_validate_json(path.read_bytes()) for path in sorted(self._folder.glob("*.json"))]
+        current = self.current()
+        return [*found, current] if current and current.version not in {t.version for t in found} else found
+
     def current(self) -> SelectionTable | None:
         """The table in effect; none before the first."""
         if not self._current.is_file():

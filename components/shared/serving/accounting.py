@@ -2,13 +2,14 @@
 
 import json
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TextIO
 
 from pydantic import JsonValue
 
 from components.shared.contracts.records import Scenario, Tier, Trace
+from components.shared.monitoring.embedded import embedded
 from components.shared.serving.canary import Arm, Canary
 from components.shared.serving.choice import Budget, Ranked, usd
 from components.shared.serving.dispatch import CHALLENGER, AllUnavailable, Hop, HopOutcome, Route, Served
@@ -52,9 +53,12 @@ class Accounts:
         metrics: Metrics,
         log: TextIO,
         max_hourly_usd: float,
+        metrics_namespace: str | None = None,
         clock: Callable[[], float] = time.monotonic,
     ):
+        """With a `metrics_namespace` the decision lines carry CloudWatch's metrics."""
         self._selection, self._traces, self.metrics, self._log = selection, traces, metrics, log
+        self._namespace = metrics_namespace
         self._max_hourly_usd, self._clock = max_hourly_usd, clock
         self._budgets: dict[str, Budget] = {}
         self.rollouts: dict[str, Canary] = {}
@@ -97,7 +101,24 @@ class Accounts:
             overhead_ms=overhead_ms,
             arm=_arm(served.route),
             tokens=[answer.prompt_tokens, answer.completion_tokens],
+            **self._embedded(
+                decision,
+                tier,
+                Unanswered=0,
+                TokenMs=total_ms / max(1, answer.completion_tokens),
+                ResponseStartMs=first_ms,
+                AnswerUSD=cost,
+                TraceLost=int(trace is None),
+                **({} if trace is None or trace.score is None else {"ServedScore": trace.score}),
+            ),
         )
+
+    def _embedded(self, decision: Decision, tier: Tier | None, **values: float) -> Mapping[str, JsonValue]:
+        """CloudWatch's metrics of a decision line; none without a namespace."""
+        if self._namespace is None:
+            return {}
+        named = {"ModelType": decision.model_type, **({"Tier": str(tier)} if tier else {})}
+        return embedded(self._namespace, values, named, time.time())
 
     def _trace(self, decision: Decision, tier: Tier, prompt: str, answer: Answer, latency_ms: float) -> Trace | None:
         """A disk that is full must not cost an answer that is there; it is counted, and an alarm looks at the count."""
@@ -120,7 +141,13 @@ class Accounts:
         """No tier answered."""
         self._observe_failures(decision, error.hops)
         self._count(decision, None, "unavailable")
-        self._write_decision(decision, error.hops, outcome="unavailable", reason=str(error))
+        self._write_decision(
+            decision,
+            error.hops,
+            outcome="unavailable",
+            reason=str(error),
+            **self._embedded(decision, None, Unanswered=1),
+        )
 
     def unfinished(self, decision: Decision, served: Served, error: Unavailable | None) -> None:
         """A stream ended before its answer did: it broke, or its reader went away, which is nobody's fault."""
@@ -128,7 +155,13 @@ class Accounts:
             self._observe(decision, served.route, error=True, latency_ms=decision.elapsed_ms, score=None)
         outcome = "abandoned" if error is None else "broken"
         self._count(decision, served.route.tier, outcome)
-        self._write_decision(decision, served.hops, outcome=outcome, reason=str(error or "the reader went away"))
+        self._write_decision(
+            decision,
+            served.hops,
+            outcome=outcome,
+            reason=str(error or "the reader went away"),
+            **self._embedded(decision, None, Unanswered=int(error is not None)),
+        )
 
     def _observe_failures(self, decision: Decision, hops: Sequence[Hop]) -> None:
         """Every hop is counted; those that gave no answer are evidence against their arm.

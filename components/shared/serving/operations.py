@@ -23,12 +23,26 @@ from components.shared.storage.artifacts import write_text
 log = logging.getLogger(__name__)
 
 
+ENDED = "rollouts-ended.jsonl"
+
+
 class Rollout(Record):
     """A rollout as it is kept: what it needs to end well after a restart."""
 
     state: CanaryState
     adapter: str
     prompts: tuple[CanaryPrompt, ...]
+
+
+class Ended(Record):
+    """A rollout that came to its end, with all that it was decided by: a line of `ENDED`."""
+
+    at: float
+    """Seconds since 1970."""
+    alias: str
+    adapter: str
+    state: CanaryState
+    """Still running where a person withdrew it."""
 
 
 @dataclass(kw_only=True, slots=True)
@@ -164,7 +178,9 @@ class Operations:
         # The router forgets the challenger first, so that no new request leases it while it drains.
         self._accounts.rollouts.pop(alias, None)
         await self._swaps[_tier(alias)].withdraw(alias + CHALLENGER)
-        del self._running[alias]
+        ended = self._running.pop(alias)
+        kept = Ended(at=self._clock(), alias=alias, adapter=ended.adapter, state=ended.canary.state)
+        await asyncio.to_thread(_append, self._file.with_name(ENDED), kept.model_dump_json())
         await self._save()
 
     async def _restore(self, tier: Tier) -> None:
@@ -187,6 +203,11 @@ class Operations:
         # A flush to disk can take a second on a busy machine.
         async with self._saving:
             await asyncio.to_thread(write_text, self._file, json.dumps(kept) + "\n")
+
+
+def _append(file: Path, line: str) -> None:
+    with file.open("a", encoding="utf-8") as kept:
+        kept.write(line + "\n")
 
 
 def _tier(alias: str) -> Tier:

@@ -15,6 +15,8 @@ _KINDS = {
     "phone": r"(?<![\w.])(?:\+|00)\d{1,3}[ ./-]?(?:\(\d{1,4}\)[ ./-]?)?\d(?:[ ./-]?\d){6,11}\b"
     r"|(?<![\w.])\(?\d{3,4}\)?[ -]\d{3}[ -]\d{4}\b",
 }
+PLACEHOLDER = re.compile(f"<(?:{'|'.join(_KINDS)})>")
+"""What `redact` leaves behind."""
 _PATTERN = re.compile("|".join(f"(?P<{kind}>{pattern})" for kind, pattern in _KINDS.items()), re.DOTALL)
 
 

@@ -130,6 +130,9 @@ class RouterConfig(Shape):
     """Whether requests without a key are taken; on loopback alone."""
     world: str | None = None
     """World whose trainers score answers to known scenarios; none leaves traces unscored."""
+    metrics_namespace: str | None = None
+    """CloudWatch namespace (`terraform output metrics_namespace`) of what decision lines carry as embedded metrics, where
+    standard output goes to CloudWatch Logs; none leaves them out."""
     choice: ChoiceConfig = ChoiceConfig()
     limits: LimitsConfig = LimitsConfig()
     health: HealthConfig = HealthConfig()

@@ -62,7 +62,14 @@ def build_app(settings: RouterConfig, backends: Mapping[Tier, Backend], log: Tex
     embed = _embedder(settings)
     selection = Selection(settings.path(settings.selection), embeds=embed is not None)
     metrics = Metrics()
-    accounts = Accounts(selection, traces, metrics=metrics, log=log, max_hourly_usd=settings.choice.max_hourly_usd)
+    accounts = Accounts(
+        selection,
+        traces,
+        metrics=metrics,
+        log=log,
+        max_hourly_usd=settings.choice.max_hourly_usd,
+        metrics_namespace=settings.metrics_namespace,
+    )
     router = Router(dispatcher, selection, accounts, choice=settings.choice, limits=settings.limits, embed=embed)
     gate = Gatekeeper(keys, settings.limits, metrics, admin_key=admin_key, anonymous=settings.anonymous)
     file = settings.layers and settings.path(settings.layers)

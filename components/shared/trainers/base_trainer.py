@@ -19,6 +19,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from components.shared.collaboration.text_criteria import TextCriteria
 from components.shared.collaboration.world import World
 from components.shared.contracts.records import Scenario, Split, Step, Trajectory, Verdict, content_id
 
@@ -72,6 +73,8 @@ class ModelTypeTrainer(ABC):
     """The closed list of step titles, in order."""
     pass_score: ClassVar[float] = 0.7
     """Verdict score from which a trajectory may be trained on."""
+    text_criteria: ClassVar[TextCriteria] = TextCriteria()
+    """How an answer may read, beside what `verify` finds in it."""
     teacher: ClassVar[Habits]
     """The scripted expert's habits: fixed before anything is trained."""
     folk: ClassVar[Habits]
@@ -144,6 +147,10 @@ class ModelTypeTrainer(ABC):
         """The steps as the text that a policy is to write."""
         return " ".join(step.text for step in steps)
 
+    @abstractmethod
+    def steps_of(self, scenario: Scenario, text: str) -> tuple[Step, ...] | None:
+        """`completion` backwards: the steps that a policy's answer says, not judged yet; none where `parse` gives none."""
+
     def step_action(self, action: Action, step: Step) -> Action:
         """What one step says of a whole answer's typed fields: those kept under its title, else all of them."""
         part = action.get(step.title, action)
@@ -188,12 +195,16 @@ class ModelTypeTrainer(ABC):
                 yield f"{scenario.prompt} {self.completion(self.demonstrate(scenario, rng, self.folk))}"
             count -= batch
 
+    def trajectory_id(self, scenario: Scenario, steps: Sequence[Step]) -> str:
+        """The identity of these steps as an answer to the scenario."""
+        return content_id(scenario.id, [step.text for step in steps])
+
     def trajectory(
         self, scenario: Scenario, steps: Sequence[Step], *, teacher: str, context: Sequence[str], attempt: int
     ):
         """A trajectory of these steps, identified by its content."""
         return Trajectory(
-            id=content_id(scenario.id, [step.text for step in steps]),
+            id=self.trajectory_id(scenario, steps),
             scenario=scenario,
             teacher=teacher,
             context=tuple(context),

@@ -20,6 +20,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pydantic import JsonValue
 
 from components.shared.collaboration.rules_engine import RulesEngine
+from components.shared.collaboration.text_criteria import TextCriteria
 from components.shared.collaboration.world import Fact, World
 from components.shared.contracts.records import Scenario, Step, Verdict
 from components.shared.trainers.base_trainer import Action, Check, Habits, ModelTypeTrainer, Reward
@@ -86,6 +87,7 @@ class NPCDialogueTrainer(ModelTypeTrainer):
 
     name = "npc_dialogue"
     step_titles = tuple(FIELDS)
+    text_criteria = TextCriteria(distinct=0.9, repeated_n=4, repeated=0.0)  # the pattern itself repeats nothing
     teacher = Habits(visible=0.45, hidden=0.3, noise=0.02)
     folk = Habits(visible=0.3, hidden=0.1, noise=0.1)
 
@@ -222,6 +224,10 @@ class NPCDialogueTrainer(ModelTypeTrainer):
             else:
                 return None
         return answer
+
+    def steps_of(self, scenario: Scenario, text: str) -> tuple[Step, ...] | None:
+        answer = self._read(text)
+        return None if answer is None else self.steps({**answer})
 
     def step_action(self, action: Action, step: Step) -> Action:
         return {field: action[field] for field in FIELDS.get(step.title, ())}

@@ -16,6 +16,7 @@ from typing import Any, ClassVar
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue, ValidationError
 
+from components.shared.collaboration.text_criteria import TextCriteria
 from components.shared.collaboration.world import World
 from components.shared.contracts.errors import CorruptArtifact, UsageError, unknown
 from components.shared.contracts.records import Scenario, Step, Verdict
@@ -54,6 +55,7 @@ class ReasoningTrainer(ModelTypeTrainer):
 
     name = "reasoning"
     step_titles = (*dict.fromkeys(task.title for task in TASKS.values()), ANSWER)
+    text_criteria = TextCriteria(distinct=0.5, repeated_n=6, repeated=0.2)  # a list may hold one number several times
     teacher: ClassVar[Habits] = Habits(visible=0.45, hidden=0.3, noise=0.02)
     folk: ClassVar[Habits] = Habits(visible=0.3, hidden=0.1, noise=0.1)
 
@@ -91,6 +93,11 @@ class ReasoningTrainer(ModelTypeTrainer):
         units, answer = said
         return {"work": [action_of(task, unit) for unit in units], "answer": list(answer)}
 
+    def steps_of(self, scenario: Scenario, text: str) -> tuple[Step, ...] | None:
+        task, _, _ = self._read(scenario.state)
+        said = parse_completion(task, text)
+        return None if said is None else steps_saying(task, *said)
+
     def step_action(self, action: Action, step: Step) -> Action:
         if step.title == ANSWER:
             return {ANSWER: action[ANSWER]}
@@ -106,14 +113,9 @@ class ReasoningTrainer(ModelTypeTrainer):
         sense = problem.sense if rng.random() < habits.hidden else task.naive(problem.sense)
         if rng.random() < habits.noise:
             sense = rng.choice(task.senses)
-        answer = task.conclude(units, sense)
-        lines = [(task.title, " ".join(unit), action_of(task, unit)) for unit in units]
-        lines.append((ANSWER, " ".join([ANSWER, *(answer or [NOTHING])]), {"answer": list(answer)}))
-        rewards = step_rewards(faults_of(task, problem, [text for _, text, _ in lines]))
-        return tuple(
-            Step(index=i, title=title, text=text, action=action, reward=reward)
-            for i, ((title, text, action), reward) in enumerate(zip(lines, rewards, strict=True), 1)
-        )
+        steps = steps_saying(task, units, task.conclude(units, sense))
+        rewards = step_rewards(faults_of(task, problem, [step.text for step in steps]))
+        return tuple(step.model_copy(update={"reward": r}) for step, r in zip(steps, rewards, strict=True))
 
     def judge(self, scenario: Scenario, steps: Sequence[Step]) -> list[float]:
         task, problem, _ = self._read(scenario.state)
@@ -187,6 +189,16 @@ class ReasoningTrainer(ModelTypeTrainer):
                 f"{name}: {entry['answer']!r} does not answer its question: generate the scenario again"
             )
         return task, problem, entry
+
+
+def steps_saying(task: Task, units: Sequence[Unit], answer: Sequence[str]) -> tuple[Step, ...]:
+    """The steps that say worked units and an answer, not judged yet."""
+    lines: list[tuple[str, str, Action]] = [(task.title, " ".join(unit), action_of(task, unit)) for unit in units]
+    lines.append((ANSWER, " ".join([ANSWER, *(answer or [NOTHING])]), {"answer": list(answer)}))
+    return tuple(
+        Step(index=i, title=title, text=text, action=action, reward=0.0)
+        for i, (title, text, action) in enumerate(lines, 1)
+    )
 
 
 def action_of(task: Task, unit: Unit) -> Action:

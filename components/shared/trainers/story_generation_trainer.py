@@ -10,11 +10,12 @@ are blind to both.
 """
 
 import random
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 from pydantic import JsonValue
 
 from components.shared.collaboration.rules_engine import RulesEngine
+from components.shared.collaboration.text_criteria import TextCriteria
 from components.shared.collaboration.world import World
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Scenario, Step, Verdict
@@ -78,6 +79,7 @@ class StoryGenerationTrainer(ModelTypeTrainer):
 
     name = "story_generation"
     step_titles = tuple(BEATS)
+    text_criteria = TextCriteria(distinct=0.9, repeated_n=4, repeated=0.0)
     teacher = Habits(visible=0.45, hidden=0.3, noise=0.02)
     folk = Habits(visible=0.3, hidden=0.1, noise=0.1)
 
@@ -152,6 +154,10 @@ class StoryGenerationTrainer(ModelTypeTrainer):
         plan = self.grammar.parse(text)
         return None if plan is None else _action(plan)
 
+    def steps_of(self, scenario: Scenario, text: str) -> tuple[Step, ...] | None:
+        plan = self.grammar.parse(text)
+        return None if plan is None else _steps(plan, dict.fromkeys(plan, 0.0))
+
     # Expert
 
     def demonstrate(
@@ -160,11 +166,7 @@ class StoryGenerationTrainer(ModelTypeTrainer):
         tale = self.grammar.tale(scenario.state)
         mended = frozenset(reason.partition(":")[0] for reason in feedback)
         plan = StoryExpert(self.grammar, tale, rng, habits, mended).tell()
-        marks = self._marks(Telling(tale, plan))
-        return tuple(
-            Step(index=index, title=title, text=render(title, fields), action={**fields}, reward=marks[title])
-            for index, (title, fields) in enumerate(plan.items(), start=1)
-        )
+        return _steps(plan, self._marks(Telling(tale, plan)))
 
     # Judges
 
@@ -239,6 +241,13 @@ class StoryGenerationTrainer(ModelTypeTrainer):
             "effects": {**self.grammar.states[asked["world_state"]]},
             **{name: asked[name] for name in ("mood", "required", "forbidden", "length")},
         }
+
+
+def _steps(plan: Plan, rewards: Mapping[str, float]) -> tuple[Step, ...]:
+    return tuple(
+        Step(index=index, title=title, text=render(title, fields), action={**fields}, reward=rewards[title])
+        for index, (title, fields) in enumerate(plan.items(), start=1)
+    )
 
 
 def _action(plan: Plan) -> Action:

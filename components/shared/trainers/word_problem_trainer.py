@@ -18,6 +18,7 @@ from typing import ClassVar
 
 from pydantic import JsonValue
 
+from components.shared.collaboration.text_criteria import TextCriteria
 from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Scenario, Step, Verdict
 from components.shared.trainers.base_trainer import Action, Check, Habits, ModelTypeTrainer, Reward
@@ -49,6 +50,7 @@ class WordProblemTrainer(ModelTypeTrainer):
 
     name = "word_problems"
     step_titles = (WORK, ANSWER)
+    text_criteria = TextCriteria(distinct=0.5, repeated_n=6, repeated=0.3, languages=("en",))
     teacher: ClassVar[Habits] = Habits(visible=1.0, hidden=1.0, noise=0.0)
     folk: ClassVar[Habits] = Habits(visible=1.0, hidden=1.0, noise=0.0)
 
@@ -85,6 +87,18 @@ class WordProblemTrainer(ModelTypeTrainer):
         if not mark or MARK in head or number(answer) is None:
             return None
         return {ANSWER: {"answer": answer.strip()}}
+
+    def steps_of(self, scenario: Scenario, text: str) -> tuple[Step, ...] | None:
+        action = self.parse(scenario, text)
+        if action is None:
+            return None
+        lines = [line.strip() for line in text.splitlines() if line.strip()]
+        titles = [WORK] * (len(lines) - 1) + [ANSWER]
+        steps = [
+            Step(index=index, title=title, text=line, action={}, reward=0.0)
+            for index, (title, line) in enumerate(zip(titles, lines, strict=True), 1)
+        ]
+        return tuple(step.model_copy(update={"action": self.step_action(action, step)}) for step in steps)
 
     def step_action(self, action: Action, step: Step) -> Action:
         if step.title == ANSWER:

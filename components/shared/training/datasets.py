@@ -20,6 +20,9 @@ from components.shared.storage.jsonl import read_jsonl
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 
+SERVED = "served/"
+"""How the teacher's name begins where an answer is not an expert's but what a tier's policy gave: served/TIER/POLICY."""
+
 
 def origin(trainer: ModelTypeTrainer, world: str) -> dict[str, JsonValue]:
     """What an artifact's metadata says of the trainer behind it; `world` is the folder of configs/worlds/."""
@@ -72,6 +75,14 @@ class Dataset:
     def completions(self) -> tuple[str, ...]:
         """What the experts wrote for the training split."""
         return tuple(self.trainer.completion(t.steps) for t in self.trajectories(Split.TRAIN))
+
+    def served(self) -> dict[str, str]:
+        """What policies of other tiers answered to training scenarios, by the scenario's id."""
+        return {
+            t.scenario.id: self.trainer.completion(t.steps)
+            for t in self.trajectories(Split.TRAIN)
+            if t.teacher.startswith(SERVED)
+        }
 
     def max_tokens(self, tokenizer: Any) -> int:
         """Room for the longest expert completion of the training split and one end token, in tokens of `tokenizer`."""

@@ -88,7 +88,7 @@ class ExactResume(Host):
             found = self._checkpoints.newest()
             if found is None:
                 result = super().train(*args, **kwargs)
-            elif found.step >= self.args.max_steps:
+            elif found.step >= self.args.max_steps or found.common["stopped"]:
                 result = self._take_up_finished(found)
             else:
                 self._found = found
@@ -100,7 +100,7 @@ class ExactResume(Host):
         return result
 
     def _take_up_finished(self, found: Saved) -> None:
-        """Put back what a run that had made its last update left."""
+        """Put back what a run left that had made its last update, or was stopped before it."""
         self._found = found
         self.state = trainer_state(self._found, self._train_batch_size)
         self._load_from_checkpoint("")
@@ -116,6 +116,7 @@ class ExactResume(Host):
         progress = {**dataclasses.asdict(self.state), "log_history": [], "stateful_callbacks": {}}
         return {
             "trainer": progress,
+            "stopped": self.control.should_training_stop and self.state.global_step < self.args.max_steps,
             "model": model_state(self.model),
             "optimizer": optimizer_state(plain(self.optimizer), self.model),
             "scheduler": self.lr_scheduler.state_dict(),

@@ -1,23 +1,28 @@
-"""The validation loop inside a transformers or TRL trainer: look, log, stop early, end with the best weights.
+"""The validation loop inside a training: look, log, stop early, end with the best weights.
 
-loop = ValidationLoop(settings=settings)
-callback = ValidationCallback(loop, tracker, policy.model, held_out(policy, trainer, scenarios, max_tokens))
-GRPOTrainer(..., callbacks=[callback])          # resume_with(checkpoints, {"validation": callback, ...})
+    validation = Validation.of(settings, policy, judge, scenarios, max_tokens, tracker)
+
+In a trainer of transformers' or TRL's it is a callback among its others and in the companions of its exact resume; in a
+loop of one's own, `start` comes before the first update and `after_update` after each, which says whether to stop. Either
+way `finish` comes last. Nothing is drawn from a generator, so that looking changes no update.
 """
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Self
 
 import torch
+from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.shared.contracts.records import Scenario
 from components.shared.performance.performance_tracker import PerformanceTracker
-from components.shared.performance.validation_loop import ValidationLoop
+from components.shared.performance.validation_loop import ValidationLoop, ValidationSettings
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.training.policies import Policy
 from components.shared.training.rollouts import complete
 
+NO_IMPROVEMENT = "no_improvement"
+"""Why a training ended that the validation loop stopped."""
 Score = Callable[[], Sequence[float]]
 """Scores of the policy as it is now, one a scenario, always the same scenarios in the same order."""
 
@@ -34,35 +39,63 @@ def held_out(policy: Policy, judge: ModelTypeTrainer, scenarios: Sequence[Scenar
     return score
 
 
-class ValidationCallback(TrainerCallback):
-    """Looks before training and as often as the loop asks; keeps a copy of the trainable weights of the best look.
-
-    For parameters that are whole on this process: under FSDP or ZeRO-3 each holds a part, and the copy is of the part.
-    """
+class Validation(TrainerCallback):
+    """Looks before training, as often as the loop asks, and at the end; keeps a copy of the best look's weights."""
 
     def __init__(self, loop: ValidationLoop, tracker: PerformanceTracker, model: torch.nn.Module, score: Score):
         self.loop = loop
         self._tracker, self._model, self._score = tracker, model, score
         self._best: list[torch.Tensor] = []
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.loop.settings.every and not self.loop.looks:
-            self._look(state.global_step)
+    @classmethod
+    def of(
+        cls,
+        settings: ValidationSettings,
+        policy: Policy,
+        judge: ModelTypeTrainer,
+        scenarios: Sequence[Scenario],
+        max_tokens: int,
+        tracker: PerformanceTracker,
+    ) -> Self:
+        """Of a policy on the first of the scenarios."""
+        score = held_out(policy, judge, scenarios[: settings.scenarios], max_tokens)
+        return cls(ValidationLoop(settings=settings), tracker, policy.model, score)
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        if self.loop.due(state.global_step):
-            self._look(state.global_step)
-            control.should_training_stop |= self.loop.stop is not None
+    @property
+    def stopped(self) -> bool:
+        """Whether the loop has seen enough."""
+        return self.loop.stop is not None
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
-        self.put_back()
+    def reason(self, steps: int, of: int) -> str:
+        """Why training ended after `steps` updates of so many: `no_improvement`, or `done`."""
+        return NO_IMPROVEMENT if self.stopped and steps < of else "done"
+
+    def start(self) -> None:
+        """Look at the policy that training starts from, unless that was done before a resume; without this look there are
+        no others."""
+        if self.loop.settings.every and not self.loop.looks and not is_split(self._model):
+            self._look(0)
+
+    def after_update(self, step: int) -> bool:
+        """Look if it is time to; says whether to stop."""
+        if self.loop.looks and self.loop.due(step):
+            self._look(step)
+        return self.stopped
 
     @torch.no_grad()
-    def put_back(self) -> None:
-        """Give the model the weights of the best look, where there was one."""
+    def finish(self, step: int) -> None:
+        """Look at what came out of `step` updates, and give the model the weights of the best look."""
+        if self.loop.looks and self.loop.looks[-1].step < step:
+            self._look(step)
         if self._best:
             for parameter, kept in zip(self._trainable(), self._best, strict=True):
                 parameter.copy_(kept)
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        self.start()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        control.should_training_stop |= self.after_update(state.global_step)
 
     def state(self) -> dict[str, Any]:
         return {"loop": self.loop.state(), "best": self._best}
@@ -85,3 +118,8 @@ class ValidationCallback(TrainerCallback):
 
     def _trainable(self) -> list[torch.nn.Parameter]:
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
+
+
+def is_split(model: torch.nn.Module) -> bool:
+    """Whether a process holds only a part of the model (FSDP, ZeRO-3)."""
+    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters())

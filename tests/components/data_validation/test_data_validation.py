@@ -329,3 +329,48 @@ def test_a_changed_world_is_refused(tmp_path, trainer, scenarios, clean):
     seal(dataset, ArtifactKind.DATASET, {**origin(trainer, "wrackmere"), "world_digest": "0" * 64})
     with pytest.raises(PipelineError, match="made from 000000000000: restore that world"):
         Dataset.open(dataset)
+
+
+@pytest.fixture(scope="module")
+def nights(trainer):
+    """Two nights' lines by one expert, and a third's whose scenarios are the harder half of what was drawn."""
+    drawn = [list(trainer.scenarios(random.Random(seed), 500, [Split.TRAIN])) for seed in (1, 2, 3)]
+    drawn[2] = [scenario for scenario in drawn[2] if scenario.difficulty >= 0.6]
+    test = list(trainer.scenarios(random.Random(4), 5, [Split.TEST]))
+    rng = random.Random(5)
+    return [([line(answer(trainer, s, rng)) for s in night], [line(s) for s in (*night, *test)]) for night in drawn]
+
+
+def test_a_night_like_the_last_accepted_one_passes_and_a_drifted_one_is_blocked(tmp_path, trainer, nights):
+    first, second, drifted = nights
+    validate(tmp_path / "one", trainer, *first)
+    accepted = str(tmp_path / "one" / "dataset" / "profile.json")
+    report = validate(tmp_path / "two", trainer, *second, accepted=accepted)
+    assert 0 < report.metrics["psi_difficulty"] < 0.1 and "drift" not in report.summary
+    with pytest.raises(
+        GateError, match=r"^difficulty has drifted .* PSI [\d.]+, drift.block = 0.25: .*accepted=none"
+    ) as e:
+        validate(tmp_path / "three", trainer, *drifted, accepted=accepted)
+    assert "\n" not in str(e.value)
+    assert not (tmp_path / "three" / "dataset").exists()
+
+
+def test_what_a_night_is_compared_with_changes_nothing_in_its_data_set(tmp_path, trainer, nights):
+    first, second, _ = nights
+    validate(tmp_path / "one", trainer, *first)
+    validate(tmp_path / "alone", trainer, *second)
+    validate(tmp_path / "two", trainer, *second, accepted=str(tmp_path / "one" / "dataset" / "profile.json"))
+    alone, compared = (verify(tmp_path / name / "dataset") for name in ("alone", "two"))
+    assert compared.digest == alone.digest
+    assert verify(tmp_path / "two" / "report").digest != verify(tmp_path / "alone" / "report").digest
+
+
+@pytest.mark.parametrize(
+    ("text", "fault"), [(None, "no file"), ('{"rows": -1}', "is no profile"), ("", "is no profile")]
+)
+def test_an_accepted_night_that_cannot_be_read_blocks(tmp_path, trainer, nights, text, fault):
+    accepted = tmp_path / "profile.json"
+    if text is not None:
+        accepted.write_text(text)
+    with pytest.raises(PipelineError, match=fault):
+        validate(tmp_path / "two", trainer, *nights[1], accepted=str(accepted))

@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from benchmarks.data_validation.corpus import GERMAN, passage
+from benchmarks.data_validation.corpus import passage
 from components.data_validation.personal_data import HINTS, SECRETS, PersonalData, secret_fault
 from components.data_validation.spec import DataValidationConfig, NaturalText
 from components.data_validation.text import HIDDEN, create_counter, create_screen, hidden
@@ -99,26 +99,3 @@ def test_presidio_finds_nothing_where_no_condition_holds(pieces):
 def test_an_unknown_entity_is_named():
     with pytest.raises(UsageError, match="did you mean 'EMAIL_ADDRESS'"):
         PersonalData(["EMAIL_ADRESS"], 0.4)
-
-
-@pytest.mark.slow
-def test_languages_are_those_of_py3langid():
-    from py3langid.langid import MODEL_FILE, LanguageIdentifier
-
-    from components.data_validation.language import LanguageModel
-
-    texts = [
-        *ENGLISH,
-        GERMAN,
-        "",
-        "a",
-        "日本語のテキスト",
-        "ALL IN CAPITALS",
-        "Žluťoučký kůň",
-        "\x00",
-    ]
-    plain = LanguageIdentifier.from_model_file(MODEL_FILE, norm_probs=True)
-    for (language, probability), text in zip(LanguageModel().classify(texts), texts, strict=True):
-        expected = plain.classify(text)
-        assert probability == pytest.approx(expected[1], abs=1e-5)
-        assert language == expected[0] or expected[1] < 0.02  # without a feature every language is as likely

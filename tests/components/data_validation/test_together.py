@@ -12,11 +12,12 @@ from components.data_validation.decide import capped, check_balance, check_drift
 from components.data_validation.duplicates import Row, signature
 from components.data_validation.ngrams import Grams, RunIndex, share
 from components.data_validation.overlap import HeldOutText, answer_fault
-from components.data_validation.profile import drift, moved, profile_of
+from components.data_validation.profile import drift, profile_of
 from components.data_validation.spec import DataValidationConfig
 from components.data_validation.spool import Place
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Split
+from components.shared.monitoring.stability import moved
 
 WORDS = st.lists(st.sampled_from(["the", "bell", "rings", "at", "dawn", "and", "nobody", "hears", "it"]), max_size=30)
 

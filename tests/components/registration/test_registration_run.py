@@ -9,7 +9,7 @@ from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import Report
 from components.shared.performance.mlflow_store import connect
 from components.shared.performance.model_registry import ModelRegistry
-from components.shared.storage.artifacts import ArtifactKind, read_manifest, verify
+from components.shared.storage.artifacts import ArtifactKind, read_manifest, seal, verify, write_text
 
 JUDGED = {"dataset": "d" * 64, "teacher": "e" * 64, "student": "f" * 64, "champion": "c" * 64}
 
@@ -54,33 +54,78 @@ class Night:
 
 def test_an_accepted_policy_becomes_the_champion_with_its_lineage(night, tmp_path, monkeypatch):
     monkeypatch.setenv("SRL_RLVR_EXECUTION_KEY", "key-1")
+    monkeypatch.setenv("SRL_RLVR_REVISION", "abc123")
+    monkeypatch.setenv("SRL_RLVR_IMAGE", "sha256:1")
     policy, evidence = night.artifacts(data={"world_digest": "a" * 64})
     report = night.register(policy, evidence)
     digest = read_manifest(policy).digest
+    lineage = {
+        "compared_with": "c" * 64,
+        "dataset_digest": "d" * 64,
+        "evidence_digest": read_manifest(evidence).digest,
+        "model_type": "npc_dialogue",
+        "parent.student": "f" * 64,
+        "parent.teacher": "e" * 64,
+        "seed": "7",
+        "teacher_chain": "e" * 64,
+        "tier": "gold",
+        "world_digest": "a" * 64,
+    }
     assert report.details == {
         "name": "npc_dialogue-gold",
         "version": 1,
         "alias": "champion",
         "policy_digest": digest,
         "outcome": "registered",
+        "lineage": lineage,
     }
     assert night.registry.champion("npc_dialogue", Tier.GOLD).policy_digest == digest
     assert night.registry.registered(tmp_path / "out")
-    assert night.stored(report).tags == {
+    assert night.stored(report).tags == lineage | {
         "approver": "gate",
-        "compared_with": "c" * 64,
-        "dataset_digest": "d" * 64,
-        "evidence_digest": read_manifest(evidence).digest,
         "execution_key": "key-1",
-        "model_type": "npc_dialogue",
-        "parent.student": "f" * 64,
-        "parent.teacher": "e" * 64,
+        "image": "sha256:1",
         "policy_digest": digest,
+        "revision": "abc123",
         "score.student_greedy": "0.9",
-        "seed": "7",
-        "tier": "gold",
-        "world_digest": "a" * 64,
     }
+
+
+def with_adapter(policy, **metadata):
+    """The policy with a LoRA adapter beside it, sealed again."""
+    said = read_manifest(policy).metadata
+    write_text(policy / "adapter" / "adapter_model.safetensors", "weights")
+    seal(policy / "adapter", ArtifactKind.POLICY, metadata)
+    (policy / "manifest.json").unlink()
+    seal(policy, ArtifactKind.POLICY, said)
+    return policy
+
+
+def test_the_chain_of_teachers_and_of_adapters_goes_back_to_the_experts(night, tmp_path):
+    """Bronze learns from experts, silver from bronze; the second silver goes on from the first one's adapter."""
+    adapter = {"base": "b" * 64, "rank": 8}
+    expert = {"data": {"sources": ["scripted"]}}
+    bronze = night.artifacts((1.0,), {"dataset": "d" * 64, "champion": "c" * 64}, tier="bronze", **expert)
+    assert night.register(*bronze, "b", tier="bronze").details["lineage"]["teacher_chain"] == "scripted"
+    teacher = read_manifest(bronze[0]).digest
+    inputs = JUDGED | {"teacher": teacher}
+    policy, evidence = night.artifacts((2.0,), inputs, tier="silver", started_from="student")
+    first = night.register(with_adapter(policy, **adapter), evidence, "s1", tier="silver").details["lineage"]
+    assert first["teacher_chain"] == f"{teacher} / scripted"
+    assert (first["started_from"], first["adapter_rank"]) == ("f" * 64, "8")
+    assert "parent_adapter" not in first
+    inputs |= {"champion": read_manifest(policy).digest}
+    policy, evidence = night.artifacts((3.0,), inputs, tier="silver", started_from="champion")
+    second = night.register(with_adapter(policy, **adapter, seed=1), evidence, "s2", tier="silver").details["lineage"]
+    assert second["parent_adapter"] == first["adapter_digest"] != second["adapter_digest"]
+
+
+@pytest.mark.parametrize("absent", ["base", "rank"])
+def test_an_adapter_that_does_not_say_what_it_fits_is_refused(night, absent):
+    policy, evidence = night.artifacts()
+    said = {name: value for name, value in {"base": "b" * 64, "rank": 8}.items() if name != absent}
+    with pytest.raises(GateError, match=f"does not say its {absent}: seal it with"):
+        night.register(with_adapter(policy, **said), evidence)
 
 
 def test_registering_again_writes_the_same_bytes_and_no_new_version(night, tmp_path):

@@ -6,10 +6,12 @@ from pydantic import ValidationError
 from components.rlvr.run import run
 from components.rlvr.spec import HintSettings, PPOSettings, RLVRConfig, RolloutEngine, WatchSettings
 from components.shared.contracts.errors import PipelineError
+from components.shared.contracts.records import Split
 from components.shared.training.grpo.settings import Algorithm, KLSettings, SamplingSettings
 from components.shared.training.policies import load_policy
+from components.shared.training.validation_callback import held_out
 
-SMALL = {"steps": 2, "prompts_per_step": 4, "group_size": 4, "learning_rate": 1e-3}
+SMALL = {"steps": 2, "prompts_per_step": 4, "group_size": 4, "learning_rate": 1e-3, "validation": {"every": 0}}
 
 
 @pytest.fixture
@@ -75,6 +77,29 @@ def test_every_update_is_in_the_curves_and_the_watch_looks_between_them(rlvr):
     _, curve, _ = rlvr(steps=4, watch=WatchSettings(every=2, prompts=4))
     assert [row["step"] for row in curve if "rollout_reward" in row] == [1, 2, 3, 4]
     assert [row["step"] for row in curve if "watch_check" in row] == [0, 2, 4]
+
+
+def test_looks_at_held_out_scenarios_keep_the_best_weights_and_end_a_run_that_gains_nothing(rlvr, npc_dataset):
+    """The steps are so long that nothing is better than the start; what comes out scores as its look did."""
+    report, curve, outputs = rlvr(
+        steps=12, learning_rate=0.1, kl=KLSettings(target=50, ceiling=100), validation={"every": 1, "patience": 3}
+    )
+    found = report.details["validation"]
+    assert report.details["reason"] == "no_improvement" and report.metrics["updates"] == found["last"]["step"] < 12
+    assert found["last"]["gain"] < 0 and found["stop"].startswith("no improvement of 0")
+    looks = {row["step"]: row["validation_score"] for row in curve if "validation_score" in row}
+    assert list(looks) == list(range(found["looks"])) and looks[0] > found["best"]["score"] == max(
+        list(looks.values())[1:]
+    )
+    policy = load_policy(outputs["policy"])
+    scenarios = list(npc_dataset.scenarios(Split.VALIDATION))
+    scores = held_out(policy, npc_dataset.trainer, scenarios, npc_dataset.max_tokens(policy.tokenizer))()
+    assert sum(scores) / len(scores) == pytest.approx(found["best"]["score"])
+
+
+def test_looking_changes_no_update(rlvr):
+    seen, blind = (rlvr(f"every-{every}", steps=3, validation={"every": every})[1] for every in (1, 0))
+    assert [row for row in seen if "validation_score" not in row] == blind
 
 
 def test_too_few_scenarios_are_refused_in_one_line(rlvr):

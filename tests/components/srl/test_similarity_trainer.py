@@ -29,7 +29,9 @@ def srl(npc_dataset, npc_policy_folder, tmp_path):
         for folder in outputs.values():
             folder.mkdir(parents=True)
         inputs = {"dataset": npc_dataset.folder, "policy": npc_policy_folder}
-        config = SRLConfig(reading=Reading.SIMILARITY, similarity=similarity, **changes)
+        config = SRLConfig(
+            **({"validation": {"every": 0}} | changes), reading=Reading.SIMILARITY, similarity=similarity
+        )
         report = run(config, inputs, outputs)
         curve = [json.loads(line) for line in (outputs["report"] / "metrics.jsonl").read_text().splitlines()]
         return report, curve, outputs
@@ -116,3 +118,24 @@ def test_plain_steps_may_be_as_long_as_the_experts_and_thoughts_get_room(npc_pol
 def test_a_floor_of_one_is_refused():
     with pytest.raises(ValidationError, match="less than 1"):
         SimilaritySettings(floor=1.0)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reading", list(Reading))
+def test_either_reading_looks_at_held_out_scenarios_and_says_what_it_gained(
+    npc_dataset, npc_policy_folder, tmp_path, reading
+):
+    outputs = {key: tmp_path / key for key in ("policy", "report")}
+    for folder in outputs.values():
+        folder.mkdir(parents=True)
+    inputs = {"dataset": npc_dataset.folder, "policy": npc_policy_folder}
+    config = SRLConfig(
+        reading=reading, similarity=SMALL, steps=3, batch_size=4, validation={"every": 2, "scenarios": 6}
+    )
+    report = run(config, inputs, outputs)
+    found = report.details["validation"]
+    rows = map(json.loads, (outputs["report"] / "metrics.jsonl").read_text().splitlines())
+    scores = {row["step"]: row["validation_score"] for row in rows if "validation_score" in row}
+    assert list(scores) == [0, 2, 3] and (found["looks"], found["stop"]) == (3, None)
+    assert found["best"]["score"] == max(scores[2], scores[3]) and found["last"]["score"] == scores[3]
+    assert found["last"]["gain"] == pytest.approx(scores[3] - scores[0])

@@ -1,5 +1,6 @@
 import copy
 import json
+import logging
 
 import pytest
 import torch
@@ -7,6 +8,7 @@ import torch
 from components.shared.contracts.records import Scenario, Split, Step, Trajectory
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.training.distributed.world import World
+from components.shared.training.packing import by_row, lay_out, packing
 from components.shared.training.policies import Policy
 from components.shared.training.supervised import chosen, collate, completion_logprobs, example
 from components.srl import srl_trainer
@@ -88,12 +90,39 @@ def test_the_reference_stays_and_the_same_seed_gives_the_same_bits(tiny_policy, 
         assert torch.equal(reference.model.state_dict()[name], frozen[name])
 
 
+@pytest.mark.parametrize("packed", [True, False])
 @pytest.mark.parametrize("cache_bytes", [2**30, 0])
-def test_reference_log_probabilities_are_the_reference_s(tiny_policy, monkeypatch, cache_bytes):
+def test_reference_log_probabilities_are_the_reference_s(tiny_policy, monkeypatch, cache_bytes, packed):
     monkeypatch.setattr(srl_trainer, "CACHE_BYTES", cache_bytes)
-    rows = [example(tiny_policy, "the bell", ["rings"], [1.0]), example(tiny_policy, "say", ["yes ; no"], [1.0])]
-    batch = collate(rows, 0)
-    kept = srl_trainer.ReferenceLogprobs(tiny_policy, rows, World()).batch([0, 1], batch)
-    direct = completion_logprobs(tiny_policy.model, batch)
-    mask = batch.mask_BC.bool()
-    torch.testing.assert_close(kept[mask], direct[mask], atol=1e-6, rtol=0)
+    texts = [("the bell", "rings"), ("say", "yes ; no"), ("at", "dawn at dawn")]
+    rows = [example(tiny_policy, prompt, [text], [1.0]) for prompt, text in texts]
+    with packing(tiny_policy.model, packed):
+        kept = srl_trainer.ReferenceLogprobs(tiny_policy, rows, World(), packed)
+        asked = [2, 0, 1]
+        tokens = lay_out([rows[i] for i in asked], 0, torch.device("cpu"), packed=packed)
+        found = by_row(kept.of(asked, tokens), [rows[i] for i in asked], tokens.order)
+    for i, logprobs in zip(asked, found, strict=True):
+        alone = completion_logprobs(tiny_policy.model, collate([rows[i]], 0))[0]
+        torch.testing.assert_close(logprobs, alone, atol=1e-6, rtol=0)
+
+
+def test_packed_and_padded_rows_train_alike(tiny_policy, tmp_path):
+    """Undone updates and the adapted coefficient included; attention is as it was afterwards."""
+    curves, policies = [], []
+    for packed in (True, False):
+        policies.append(copy.deepcopy(tiny_policy))
+        found = train(policies[-1], tmp_path / str(packed), steps=20, learning_rate=2e-2, patience=50, packing=packed)
+        curves.append(found[1])
+    assert any(not row["accepted"] for row in curves[0])
+    for ours, theirs in zip(*curves, strict=True):
+        assert ours == pytest.approx(theirs, abs=1e-5)
+    for p, q in zip(*(policy.model.parameters() for policy in policies), strict=True):
+        torch.testing.assert_close(p, q, atol=1e-5, rtol=0)
+    assert policies[0].model.config._attn_implementation == "sdpa"
+
+
+def test_a_model_that_packs_wrongly_is_padded_with_a_line_in_the_log(tiny_policy, tmp_path, caplog):
+    with caplog.at_level(logging.WARNING):
+        tiny_policy.model.set_attn_implementation("eager")
+        train(tiny_policy, tmp_path, steps=2)
+    assert "padding them" in caplog.text

@@ -8,6 +8,7 @@ import pytest
 
 from components.entrypoints.execution import Request, execute
 from components.shared.collaboration.verdict_classifier import fit_classifier, load_classifier
+from components.shared.collaboration.verifier import Verifier
 from components.shared.contracts.errors import CorruptArtifact, GateError, PipelineError
 from components.shared.contracts.records import LabelledAnswer, Rejected, Split, Trajectory, Verdict
 from components.shared.contracts.stage import ArtifactKind
@@ -91,7 +92,7 @@ def run(tmp_path, source, **config):
 
 def test_a_claimed_verdict_counts_for_nothing(tmp_path, trainer, trajectories):
     report, passed, quarantine = run(tmp_path, artifact(tmp_path / "in", trainer, raw(trajectories)))
-    fresh = {t.id: trainer.verify(t.scenario, t.steps) for t in trajectories}
+    fresh = {t.id: Verifier(trainer, 0.7).verify(t.scenario, t.steps) for t in trajectories}
     assert {t.id: t.verdict for t in passed} == {id: v for id, v in fresh.items() if v.passed}
     assert 5 < len(passed) < 55
     assert report.metrics["disagreements"] == sum(v.score != 1.0 for v in fresh.values())

@@ -1,5 +1,8 @@
 """Every DAG compiled for SageMaker on every tier, once."""
 
+import sys
+from pathlib import Path
+
 import pytest
 from toy_stage import spec_of
 
@@ -8,6 +11,8 @@ from pipelines.compilers.kubeflow import compile_dag, compile_definition
 from pipelines.compilers.sagemaker import compile_sagemaker
 from pipelines.configuration import load_settings
 from pipelines.definitions.composer import Composer, pipeline
+
+sys.path.append(str(Path(__file__).parent))
 
 CASES = [("nightly", Tier.BRONZE), *((dag, tier) for dag in ("post_training", "distillation") for tier in Tier)]
 """`nightly` goes through every tier in one definition."""

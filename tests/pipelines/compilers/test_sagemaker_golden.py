@@ -4,9 +4,13 @@ import json
 import os
 from pathlib import Path
 
+import pytest
+
+from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Tier
 from pipelines.compilers.kubeflow import compile_dag
-from pipelines.compilers.sagemaker import compile_sagemaker
+from pipelines.compilers.sagemaker import compile_sagemaker, on_demand_stem, uses_spot
+from pipelines.compilers.sagemaker_checks import all_steps
 from pipelines.configuration import load_settings
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "sagemaker"
@@ -20,8 +24,42 @@ def test_golden(dag, sagemaker_pipeline):
     assert text == path.read_text()
 
 
+def test_golden_on_demand(dag):
+    if not uses_spot(dag):
+        with pytest.raises(UsageError, match="on demand already"):
+            compile_sagemaker(dag, on_demand=True)
+        return
+    path = GOLDEN / f"{dag.file_stem}-on-demand.json"
+    text = compile_sagemaker(dag, on_demand=True).definition_text()
+    if os.environ.get("SRL_RLVR_GOLDEN") == "write":
+        path.write_text(text)
+    assert text == path.read_text()
+
+
+def test_the_second_definition_differs_in_spot_and_in_where_its_runs_lie_alone(dag, sagemaker_pipeline):
+    """The same checkpoints above all: what Spot trained before it was lost is where the second one goes on."""
+    if not uses_spot(dag):
+        return
+    second = compile_sagemaker(dag, on_demand=True)
+    assert second.name == f"{sagemaker_pipeline.name}-on-demand"
+    trainers = [step for step in all_steps(second.definition["Steps"]) if step["Type"] == "Training"]
+    assert trainers and not any(step["Arguments"]["EnableManagedSpotTraining"] for step in trainers)
+    first = json.loads(
+        sagemaker_pipeline.definition_text().replace(f"/runs/{dag.file_stem.replace('_', '-')}", "/runs/X")
+    )
+    other = json.loads(
+        second.definition_text().replace(f"/runs/{dag.file_stem.replace('_', '-')}-on-demand", "/runs/X")
+    )
+    for step in all_steps(first["Steps"]):
+        if step["Type"] == "Training":
+            step["Arguments"]["EnableManagedSpotTraining"] = False
+            step["Arguments"]["StoppingCondition"].pop("MaxWaitTimeInSeconds")
+    assert other == first
+
+
 def test_every_golden_file_is_of_a_definition(dags):
-    assert {path.stem for path in GOLDEN.glob("*.json")} == {dag.file_stem for dag in dags.values()}
+    stems = {dag.file_stem for dag in dags.values()} | {on_demand_stem(dag) for dag in dags.values() if uses_spot(dag)}
+    assert {path.stem for path in GOLDEN.glob("*.json")} == stems
 
 
 def test_the_tier_changes_machines_and_the_environment_changes_the_account():

@@ -11,7 +11,8 @@ from components.shared.performance.model_registry import ModelRegistry, model_na
 from components.shared.storage.artifacts import read_manifest, seal, whole
 from pipelines.compilers.kubeflow import compile_dag
 from pipelines.configuration import load_settings
-from pipelines.engines.champions import champion, execution_key, given_paths, resolve
+from pipelines.engines.champions import accepted_profile, champion, execution_key, given_paths, resolve
+from pipelines.engines.stage_store import StageStore
 
 MODEL_TYPE = "npc_dialogue"
 
@@ -93,3 +94,43 @@ def test_an_artifact_that_is_not_there_or_not_whole_is_named_before_anything_run
     (bases[Tier.SILVER] / "config.json").write_text("{}")
     with pytest.raises(CorruptArtifact, match=r"silver_base_uri: .*does not match its manifest"):
         resolve(dag_with(bases), registry)
+
+
+def dataset(store, name, rows=7):
+    with whole(store.root / "data_validation" / name / "dataset") as folder:
+        (folder / "profile.json").write_text(json.dumps({"rows": rows}))
+        seal(folder, ArtifactKind.DATASET)
+    return store.root / "data_validation" / name / "dataset"
+
+
+def trained_on(registry, folder, key, compared_with, data):
+    tags = {"execution_key": key, "compared_with": compared_with, "dataset_digest": data}
+    assert registry.promote(registry.register(model_name(MODEL_TYPE, Tier.BRONZE), folder, tags, "card"))
+
+
+@pytest.mark.slow
+def test_a_night_is_compared_with_the_data_of_what_it_is_measured_against(registry, bases, tmp_path):
+    store, dag = StageStore(tmp_path / "store"), dag_with(bases)
+
+    def accepted(key, dag=dag):
+        return accepted_profile(dag, registry, store, key)
+
+    assert accepted("key one") == "none"
+    one, two = dataset(store, "a", 1), dataset(store, "b", 2)
+    first, second = policy(tmp_path / "first", "first"), policy(tmp_path / "second", "second")
+    base = read_manifest(bases[Tier.BRONZE]).digest
+    trained_on(registry, first, "key one", base, read_manifest(one).digest)
+    assert accepted("key one") == "none"  # the first night again: all of it is in the store
+    assert accepted("key two") == str(one / "profile.json")
+    trained_on(registry, second, "key two", read_manifest(first).digest, read_manifest(two).digest)
+    assert accepted("key two") == str(one / "profile.json")
+    assert accepted("key three") == str(two / "profile.json")
+    assert accepted("key three", dag_with(bases, "accepted=none")) == "none"
+    (two / "manifest.json").unlink()
+    with pytest.raises(PipelineError, match=r"version 2 was trained on data that .* --set accepted=none"):
+        accepted("key three")
+
+
+def test_traces_need_not_be_like_an_earlier_nights_trajectories(registry, bases, tmp_path):
+    dag = dag_with(bases, dag="distillation", tier=Tier.SILVER)
+    assert accepted_profile(dag, registry, StageStore(tmp_path), "key") == "none"

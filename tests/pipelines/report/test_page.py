@@ -47,12 +47,12 @@ def test_a_challenger_waits_for_a_person_and_a_champion_does_not(make_night):
     assert waiting(read_run(make_night("asks-not"))) == []
 
 
-def test_what_was_cached_costs_nothing_and_what_the_teacher_took_is_summed(make_night):
+def test_what_was_cached_costs_nothing(make_night):
     folder = make_night()
     assert cost(read_run(folder))["cpu"] == 50.0
     folder.change_task("srl", status=TaskStatus.CACHED)
     found = cost(read_run(folder))
-    assert (found["cpu"], found["saved"], found["usd"]) == (20.0, 60.0, 0.0)
+    assert (found["cpu"], found["saved"]) == (20.0, 60.0)
 
 
 def test_weaknesses_are_named_and_a_trend_needs_more_than_one_night(make_night):

@@ -4,14 +4,18 @@ Axes: B rows of the batch, U distinct prompts, P prompt tokens, L all tokens so 
 """
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+from transformers.cache_utils import Cache, DynamicLayer
 
-from components.shared.training.grpo.completion_scoring import distinct_rows, expanded
+from components.shared.training.grpo.completion_scoring import distinct_rows
 
 COMPACT_BELOW = 0.75
 """Share of unfinished rows below which the finished ones are taken out of the cache; copying it costs about a step."""
+ROOM = 64
+"""Tokens that a cache has room for when it grows."""
 
 
 @torch.no_grad()
@@ -64,7 +68,7 @@ class Decoding:
             use_cache=True,
             logits_to_keep=1,
         )
-        self._cache = expanded(output.past_key_values, inverse_B)
+        self._cache = roomy(output.past_key_values, inverse_B)
         self._position_B = self._attention_BL.sum(-1)
         self.logits_BV = output.logits[inverse_B, -1]
         self.rows_B = torch.arange(len(prompts), device=model.device)
@@ -88,10 +92,48 @@ class Decoding:
 
     def _without_finished(self, tokens_B: torch.Tensor) -> torch.Tensor:
         kept = (~self.finished_B).nonzero().squeeze(-1)
-        self._cache = expanded(self._cache, kept)
+        self._cache = roomy(self._cache, kept)
         self._attention_BL, self._position_B = self._attention_BL[kept], self._position_B[kept]
         self.rows_B, self.finished_B = self.rows_B[kept], self.finished_B[kept]
         return tokens_B[kept]
+
+
+class RoomyLayer(DynamicLayer):
+    """Keys and values with room for tokens to come: transformers' own layer copies all of them at every token."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **kwargs)
+        self._buffers: dict[str, torch.Tensor] = {}
+
+    def update(
+        self, key_states: torch.Tensor, value_states: torch.Tensor, *args: Any, **kwargs: Any
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        held = self.get_seq_length()
+        if not self.is_initialized:
+            self.lazy_initialization(key_states, value_states)
+        self.keys = self._appended("keys", held, key_states)
+        self.values = self._appended("values", held, value_states)
+        return self.keys, self.values
+
+    def _appended(self, name: str, held: int, new_BHLK: torch.Tensor) -> torch.Tensor:
+        rows, heads, more, size = new_BHLK.shape
+        buffer = self._buffers.get(name)
+        if buffer is None or buffer.shape[2] < held + more:
+            larger = new_BHLK.new_empty(rows, heads, held + more + ROOM, size)
+            if buffer is not None:
+                larger[:, :, :held] = buffer[:, :, :held]
+            self._buffers[name] = buffer = larger
+        buffer[:, :, held : held + more] = new_BHLK
+        return buffer[:, :, : held + more]
+
+
+def roomy(cache: Cache, rows_B: torch.Tensor) -> Cache:
+    """The given rows of a cache, as one with room to grow."""
+    found = Cache(layer_class_to_replicate=RoomyLayer)
+    layers: list[Any] = cache.layers
+    for index, layer in enumerate(layers):
+        found.update(layer.keys.index_select(0, rows_B), layer.values.index_select(0, rows_B), index)
+    return found
 
 
 def padded_left(rows: Sequence[Sequence[int]], pad_id: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:

@@ -25,7 +25,8 @@ def difference(
     (logprobs, entropies, gradients), (logprobs_, entropies_, gradients_) = (
         _scores_and_gradients(way, trainable, keep_BC) for way in (ours, theirs)
     )
-    return max(_relative(logprobs, logprobs_), _relative(entropies, entropies_), _relative_norm(gradients, gradients_))
+    gaps = relative_difference(logprobs, logprobs_), relative_difference(entropies, entropies_)
+    return max(*gaps, _relative_norm(gradients, gradients_))
 
 
 def _scores_and_gradients(
@@ -43,7 +44,8 @@ def _zeros_for(gradients: Iterable[torch.Tensor | None], parameters: Iterable[to
     return ((g, torch.zeros_like(p)) for g, p in zip(gradients, parameters, strict=True))
 
 
-def _relative(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+def relative_difference(ours: torch.Tensor, theirs: torch.Tensor) -> float:
+    """The largest, where 1 is added to what is divided by."""
     return ((ours - theirs).abs() / (1 + theirs.abs())).max().item()
 
 

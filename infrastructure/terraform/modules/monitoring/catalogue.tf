@@ -9,7 +9,10 @@ locals {
     for alarm in try(jsondecode(file("${var.catalogue_dir}/alarms.json")), []) : alarm.AlarmName => alarm
   }
   metrics_namespace = "SrlRlvr/${var.context.name}"
+  # What a dashboard's ${placeholders} may name.
   catalogue = {
+    account   = var.context.account
+    partition = var.context.partition
     region    = var.context.region
     namespace = local.metrics_namespace
     name      = var.context.name
@@ -42,6 +45,9 @@ resource "aws_cloudwatch_metric_alarm" "this" {
   extended_statistic = try(each.value.ExtendedStatistic, null)
   unit               = try(each.value.Unit, null)
   dimensions         = try({ for dimension in each.value.Dimensions : dimension.Name => dimension.Value }, null)
+
+  # Where nights are started by hand, none is missed.
+  actions_enabled = var.schedules_enabled || each.key != "night-missing"
 
   alarm_actions = [aws_sns_topic.this["alerts"].arn]
   ok_actions    = [aws_sns_topic.this["alerts"].arn]

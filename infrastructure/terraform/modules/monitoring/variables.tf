@@ -19,6 +19,11 @@ variable "kms_key_arn" {
   type        = string
 }
 
+variable "schedules_enabled" {
+  description = "Whether a night is expected every day; off, its absence sends no message."
+  type        = bool
+}
+
 variable "alert_emails" {
   description = "Addresses subscribed to both topics."
   type        = set(string)

@@ -12,9 +12,11 @@ locals {
   machines   = ["${local.arn}:states:${local.own}:stateMachine:${var.context.name}-*"]
   executions = ["${local.arn}:states:${local.own}:execution:${var.context.name}-*"]
   nights     = ["${var.bucket.arn}/${var.bucket.prefix}/nights/*"]
-  # What a run left: its registration's report, and whether its trajectories are whole.
+  # What a run left: its registration's report, the evidence behind it, and whether its trajectories are whole.
   reports = [
     "${var.bucket.arn}/${var.bucket.prefix}/runs/*/register-*/*",
+    "${var.bucket.arn}/${var.bucket.prefix}/runs/*/evaluation/*",
+    "${var.bucket.arn}/${var.bucket.prefix}/runs/*/distill-*/*",
     "${var.bucket.arn}/${var.bucket.prefix}/runs/*/verification/*",
     "${var.bucket.arn}/traces/*",
   ]

@@ -22,6 +22,8 @@ locals {
     },
     { for tier, uri in var.night.policies : "${tier}_base" => "${trimsuffix(uri, "/")}/" },
     { for tier, usd in var.night.usd_per_hour : "${tier}_usd_per_hour" => usd },
+    # JSONata's objects; its texts take single quotes, and the machine's own are JSON's.
+    { for key in ["budgets_usd", "at_most_usd"] : key => replace(jsonencode(var.night[key]), "\"", "'") },
   )
   definitions = { for name, file in local.files : name => templatefile(file, local.bindings) }
 }

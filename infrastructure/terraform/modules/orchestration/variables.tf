@@ -59,13 +59,15 @@ variable "retention_days" {
 }
 
 variable "night" {
-  description = "What a night trains and promotes: auto or manual; the policies by tier that stand in where nothing serves yet; what a tier's machines cost."
+  description = "What a night trains and promotes: auto or manual; the policies by tier that stand in where nothing serves yet; what a tier's machines cost, what a run of it may cost, and what each definition costs at most."
   type = object({
     model_types   = set(string)
     promotion     = string
     serving_image = string
     policies      = map(string)
     usd_per_hour  = map(number)
+    budgets_usd   = map(number)
+    at_most_usd   = map(number)
   })
 
   validation {

@@ -9,8 +9,6 @@ locals {
     for kind in ["processing", "training"] : kind => "${local.arn}:sagemaker:${local.own}:${kind}-job/pipelines-*"
   }
 
-  packages = "${local.arn}:sagemaker:${local.own}:model-package/${var.context.name}-*"
-
   data_access = {
     for name in keys(local.stages) : name => [
       {
@@ -134,18 +132,6 @@ locals {
         "sagemaker-mlflow:UpdateRun",
       ]
       Resource = [var.tracking_server_arn]
-    },
-    {
-      Sid      = "NewPackage"
-      Effect   = "Allow"
-      Action   = ["sagemaker:CreateModelPackage"]
-      Resource = [local.packages, "${local.arn}:sagemaker:${local.own}:model-package-group/${var.context.name}-*"]
-    },
-    {
-      Sid      = "Packages"
-      Effect   = "Allow"
-      Action   = ["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages", "sagemaker:UpdateModelPackage"]
-      Resource = [local.packages]
     },
   ]
 

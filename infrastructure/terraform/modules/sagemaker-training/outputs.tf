@@ -16,3 +16,17 @@ output "job_templates" {
     for name, jobs in local.jobs : name => { for step, job in jobs : step => job.arguments if job.trains }
   }
 }
+
+output "at_most_usd" {
+  description = "What one execution of each definition costs at most, on demand: every job at its time limit. Without a price, no entry."
+  value = {
+    for name, jobs in local.jobs : name => sum([
+      for job in values(jobs) :
+      var.usd_per_hour[job.machines.InstanceType] * job.machines.InstanceCount *
+      job.arguments.StoppingCondition.MaxRuntimeInSeconds / 3600
+      ]) if alltrue([
+      for job in values(jobs) :
+      can(var.usd_per_hour[job.machines.InstanceType] * job.arguments.StoppingCondition.MaxRuntimeInSeconds)
+    ])
+  }
+}

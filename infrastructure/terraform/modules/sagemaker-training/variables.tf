@@ -39,6 +39,11 @@ variable "repository_arns" {
   type        = list(string)
 }
 
+variable "usd_per_hour" {
+  description = "Price of each instance type, on demand."
+  type        = map(number)
+}
+
 variable "tracking_server_arn" {
   description = "The managed MLflow."
   type        = string

@@ -50,6 +50,14 @@ class SumTrainer(ModelTypeTrainer):
             return None
         return {"add": {"a": int(words[1]), "b": int(words[2])}, "is": {"sum": int(words[4])}}
 
+    def steps_of(self, scenario, text):
+        said = self.parse(scenario, text)
+        texts = text.split(" is ")
+        return said and (
+            Step(index=1, title="add", text=texts[0], action=said["add"], reward=0.0),
+            Step(index=2, title="is", text=f"is {texts[1]}", action=said["is"], reward=0.0),
+        )
+
     def demonstrate(self, scenario, rng, habits, feedback=()):
         a, b = scenario.state["a"], scenario.state["b"]
         right = bool(feedback) or rng.random() < habits.visible

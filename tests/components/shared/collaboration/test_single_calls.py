@@ -1,6 +1,7 @@
 from components.shared.collaboration.single_calls import draw, retrieve, teach, verify
 from components.shared.collaboration.sources import open_retriever
 from components.shared.collaboration.teacher_planner import ScriptedTeacher
+from components.shared.collaboration.verifier import Verifier
 from components.shared.contracts.records import Split
 from components.shared.trainers.trainer_factory import create_trainer
 
@@ -17,5 +18,5 @@ def test_the_three_models_answer_one_by_one():
         scenario, ScriptedTeacher(trainer), retriever, feedback=[f"{t}: mend it" for t in trainer.step_titles]
     )
     verdicts = [verify(trainer, scenario, steps) for steps in (taught.steps, mended.steps, taught.steps[:2])]
-    assert verdicts[0] == trainer.verify(scenario, taught.steps)
+    assert verdicts[0] == Verifier(trainer, trainer.pass_score).verify(scenario, taught.steps)
     assert not verdicts[2].passed and verdicts[2].score == 0

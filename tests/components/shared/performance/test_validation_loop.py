@@ -65,11 +65,11 @@ def test_nothing_to_look_at_and_other_scenarios_are_refused():
 
 
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20), st.integers(1, 4), st.floats(0, 0.3))
-def test_the_best_look_is_the_first_of_the_highest(means, patience, min_delta):
+def test_the_best_look_is_the_first_of_the_highest_after_the_start(means, patience, min_delta):
     found = loop(patience=patience, min_delta=min_delta)
     shown(found, means)
-    looked = [look.score for look in found.looks]
-    assert found.best.step == looked.index(max(looked))
+    trained = [look.score for look in found.looks[1:]] or [means[0]]
+    assert found.best.step == trained.index(max(trained)) + (len(means) > 1)
 
 
 @given(st.lists(st.floats(0, 1), min_size=2, max_size=20), st.integers(1, 4), st.data())

@@ -285,6 +285,50 @@ def test_every_served_request_is_a_redacted_trace_scored_where_the_scenario_is_k
     assert all(t.latency_ms > 0 and t.model_type == "npc_dialogue" and t.policy == str(t.tier) for t in (free, known))
 
 
+def test_decision_lines_carry_the_metrics_of_the_catalogue_where_a_namespace_is_named(route, monkeypatch):
+    """What the router emits is what the catalogue says of it: names, units, dimensions; an answer outlives a full disk."""
+    import random
+
+    from components.shared.monitoring.catalogue import OWN, Emitter
+    from components.shared.serving.traces import TraceWriter
+    from components.shared.trainers.trainer_factory import create_trainer
+
+    [scenario] = create_trainer("npc_dialogue", "wrackmere").scenarios(random.Random(0), 1, [Split.TRAIN])
+    write = TraceWriter.write
+
+    def full(self, **fields):
+        if "full" in fields["prompt"]:
+            raise OSError(28, "No space left on device")
+        return write(self, **fields)
+
+    monkeypatch.setattr(TraceWriter, "write", full)
+
+    async def body(client, states, _, log):
+        assert (await client.chat(scenario.prompt, scenario=scenario.model_dump(mode="json")))[0] == 200
+        assert (await client.chat("the disk is full"))[0] == 200
+        for state in states.values():
+            state.failures = 3
+        assert (await client.chat(EASY))[0] == 503
+        return decisions(log)
+
+    answered, traceless, unanswered = route(body, world="wrackmere", metrics_namespace="SrlRlvr/test")
+    emitted = {
+        (metric["Name"], metric["Unit"], tuple(names))
+        for line in (answered, traceless, unanswered)
+        for directive in line["_aws"]["CloudWatchMetrics"]
+        for metric in directive["Metrics"]
+        for names in directive["Dimensions"]
+        if directive["Namespace"] == "SrlRlvr/test" and line[metric["Name"]] is not None
+    }
+    listed = [metric for metric in OWN.values() if metric.emitter == Emitter.ROUTER]
+    assert emitted == {(metric.name, metric.unit, names) for metric in listed for names in metric.dimensions}
+    assert (answered["Unanswered"], traceless["Unanswered"], unanswered["Unanswered"]) == (0, 0, 1)
+    assert (answered["TraceLost"], traceless["TraceLost"]) == (0, 1)
+    assert answered["TokenMs"] == pytest.approx(answered["ms"] / answered["tokens"][1])
+    assert 0 < answered["ResponseStartMs"] <= answered["ms"] and answered["AnswerUSD"] == answered["usd"] > 0
+    assert "Tier" not in unanswered and answered["Tier"] == "gold"
+
+
 def test_layers_answer_over_http(route):
     async def body(client, states, *_):
         request = {"model": "npc_dialogue", "messages": [{"role": "user", "content": EASY}], "layers": [1, 3, 4]}

@@ -19,12 +19,9 @@ import traceback
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import torch
 from build_local_models import build_model, build_tokenizer
-from datasets import Dataset as Rows
-from trl import GRPOConfig, GRPOTrainer
 
 from components.catalogue import spec_of
 from components.distillation.distillation_pipeline import on_policy, warm_up
@@ -41,12 +38,30 @@ from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset, origin
 from components.shared.training.distributed.world import World
-from components.shared.training.exact_resume import ExactResume
 from components.shared.training.policies import Policy, deterministic, load_policy, save_policy
-from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
+from components.shared.training.supervised import chosen, collate, completion_logprobs, example, masked_mean
 
 CONFIGS = {
-    "srl": {"steps": 14, "batch_size": 8, "learning_rate": 5e-3, "warmup_steps": 2},
+    "srl": {
+        "steps": 14,
+        "batch_size": 8,
+        "learning_rate": 5e-3,
+        "warmup_steps": 2,
+        "validation": {"every": 4, "scenarios": 8},
+    },
+    "rlvr": {
+        "steps": 8,
+        "prompts_per_step": 4,
+        "group_size": 4,
+        "updates_per_rollout": 2,
+        "iterations": 2,
+        "learning_rate": 5e-3,
+        "temperature": 1.5,
+        "sampling": {"rounds": 2},
+        "hints": {"max_share": 0.5},
+        "watch": {"every": 3, "prompts": 4},
+        "validation": {"every": 2, "scenarios": 8, "patience": 3},
+    },
     "distillation": {"warmup_steps": 8, "onpolicy_steps": 6, "batch_size": 4, "learning_rate": 5e-3},
 }
 
@@ -67,6 +82,22 @@ def prepare(folder: Path) -> None:
         (folder / name).mkdir()
         save_policy(Policy(model=build_model(16, tokenizer), tokenizer=tokenizer), folder / name)
         seal(folder / name, ArtifactKind.POLICY)
+    taught(folder, "pupil")
+
+
+def taught(folder: Path, name: str) -> None:
+    """The teacher, once it has read the trajectories: a policy that some prompts reward and others do not."""
+    policy, rows = load_policy(folder / "teacher"), Dataset.open(folder / "dataset").trajectories(Split.TRAIN)
+    examples = [example(policy, t.scenario.prompt, [s.text for s in t.steps], [1.0] * len(t.steps)) for t in rows]
+    batch, optimizer = collate(examples, 0), torch.optim.AdamW(policy.model.parameters(), lr=2e-2)
+    for _ in range(60):
+        loss = -masked_mean(chosen(completion_logprobs(policy.model, batch), batch), batch.mask_BC)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+    (folder / name).mkdir()
+    save_policy(policy, folder / name)
+    seal(folder / name, ArtifactKind.POLICY)
 
 
 def srl(folder: Path, outputs: Path) -> None:
@@ -94,48 +125,12 @@ def distil(folder: Path, outputs: Path) -> None:
         seal(report, ArtifactKind.REPORT)
 
 
-class ExactGRPOTrainer(ExactResume, GRPOTrainer):
-    """TRL's trainer as it comes, with a coefficient that wanders, as an adaptive one does."""
-
-    def training_step(self, *args, **kwargs):
-        self.beta *= 1 + 0.01 * float(torch.rand(()))
-        return super().training_step(*args, **kwargs)
-
-
 def rlvr(folder: Path, outputs: Path) -> None:
-    """Reinforcement learning over three epochs; a checkpoint may fall between two updates of one generation."""
-    deterministic(0)
-    policy = load_policy(folder / "teacher")
-    policy.model.name_or_path = policy.model.config._name_or_path = str(folder / "teacher")
-    policy.model.config.attention_dropout = 0.1
-    scenarios = list(Dataset.open(folder / "dataset").scenarios(Split.TRAIN))[:6]
-    with whole(outputs / "policy") as trained, whole(outputs / "report") as report, TemporaryDirectory() as scratch:
-        tracker = PerformanceTracker(report)
-        recorder = CurveRecorder(tracker, "rlvr", 9, {"loss": "loss", "reward": "reward", "kl": "kl"})
-        trainer = ExactGRPOTrainer(
-            model=policy.model,
-            reward_funcs=lambda completions, **_: [len(set(text.split())) / 12 for text in completions],
-            args=GRPOConfig(
-                **common_arguments(scratch, 9, 3),
-                per_device_train_batch_size=4,
-                steps_per_generation=2,
-                num_iterations=2,
-                num_generations=4,
-                max_completion_length=12,
-                learning_rate=5e-3,
-                beta=0.05,
-            ),
-            train_dataset=Rows.from_list([{"prompt": s.prompt} for s in scenarios]),
-            processing_class=policy.tokenizer,
-            callbacks=[recorder],
-        )
-        found = os.environ.get(CHECKPOINTS)
-        checkpoints = Checkpoints(folder=Path(found) if found else None, every_steps=1)
-        trainer.resume_with(checkpoints, {"tracker": tracker, "recorder": recorder})
-        train_quietly(trainer)
-        save_policy(policy, trained)
-        seal(trained, ArtifactKind.POLICY, {"beta": trainer.beta})
-        seal(report, ArtifactKind.REPORT)
+    """The stage, whole: dynamic sampling, KL guard, watch and validation loop; a checkpoint may fall between two updates
+    of one generation."""
+    inputs = {"dataset": folder / "dataset", "policy": folder / "pupil"}
+    targets = {name: outputs / name for name in ("policy", "report")}
+    execute(Request(spec=spec_of("rlvr"), config=CONFIGS["rlvr"], inputs=inputs, outputs=targets))
 
 
 STAGES = {"srl": srl, "distillation": distil, "rlvr": rlvr}
@@ -212,7 +207,7 @@ def campaign(folder: Path, stage: str, wanted: int, seed: str) -> Counter[str]:
 
 if __name__ == "__main__":
     workspace = Path(sys.argv[1])
-    if not (workspace / "student").exists():
+    if not (workspace / "pupil").exists():
         prepare(workspace)
     if len(sys.argv) > 2:
         print(json.dumps(campaign(workspace, sys.argv[2], int(sys.argv[3]), sys.argv[4])))

@@ -9,7 +9,7 @@ from components.shared.contracts.records import Split
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.validation_loop import ValidationLoop, ValidationSettings
 from components.shared.training.policies import load_policy
-from components.shared.training.validation_callback import ValidationCallback, held_out
+from components.shared.training.validation_callback import Validation, held_out
 
 
 @pytest.fixture
@@ -24,7 +24,7 @@ def train(tiny_policy, tmp_path):
             return [next(scores)] * 3
 
         loop = ValidationLoop(settings=ValidationSettings(every=every, patience=patience))
-        callback = ValidationCallback(loop, PerformanceTracker(tmp_path / "report"), tiny_policy.model, score)
+        callback = Validation(loop, PerformanceTracker(tmp_path / "report"), tiny_policy.model, score)
         ids = tiny_policy.tokenizer("the bell rings at dawn")["input_ids"]
         trainer = Trainer(
             model=tiny_policy.model,
@@ -42,6 +42,7 @@ def train(tiny_policy, tmp_path):
             callbacks=[callback],
         )
         trainer.train()
+        callback.finish(trainer.state.global_step)
         return callback, trainer, seen
 
     return run
@@ -58,24 +59,32 @@ def test_training_stops_early_and_ends_with_the_best_weights(train, tiny_policy,
     assert len(lines) == 4 and '"validation_score": 0.5' in lines[1] and '"validation_gain": 0.4' in lines[1]
 
 
-def test_a_policy_that_only_gets_worse_is_taken_back_to_its_start(train, tiny_policy):
-    callback, _, seen = train([0.5, 0.4, 0.3])
-    assert callback.loop.best.step == 0
-    assert all(torch.equal(p, kept) for p, kept in zip(tiny_policy.model.parameters(), seen[0], strict=True))
+def test_a_policy_that_only_gets_worse_ends_early_with_the_least_bad_that_was_trained(train, tiny_policy):
+    callback, trainer, seen = train([0.5, 0.4, 0.3])
+    assert callback.stopped and trainer.state.global_step == 4 and callback.loop.best.step == 2
+    assert all(torch.equal(p, kept) for p, kept in zip(tiny_policy.model.parameters(), seen[1], strict=True))
 
 
 def test_a_resumed_callback_knows_the_best_weights(train, tiny_policy, tmp_path):
     callback, _, seen = train([0.1, 0.5, 0.4, 0.3])
-    other = ValidationCallback(
+    other = Validation(
         ValidationLoop(settings=callback.loop.settings), PerformanceTracker(tmp_path / "b"), tiny_policy.model, list
     )
     other.restore(callback.state())
     with torch.no_grad():
         for parameter in tiny_policy.model.parameters():
             parameter.zero_()
-    other.put_back()
+    other.finish(0)
     assert all(torch.equal(p, kept) for p, kept in zip(tiny_policy.model.parameters(), seen[1], strict=True))
     assert other.loop == callback.loop
+
+
+def test_what_the_last_updates_did_is_looked_at_before_it_is_thrown_away(train, tiny_policy):
+    """Looks at 0, 5, 10 and at the end: of twelve updates the last two are the best."""
+    callback, _, seen = train([0.1, 0.2, 0.3, 0.9], every=5)
+    assert [look.step for look in callback.loop.looks] == [0, 5, 10, 12] and callback.loop.best.step == 12
+    assert all(torch.equal(p, kept) for p, kept in zip(tiny_policy.model.parameters(), seen[3], strict=True))
+    assert callback.loop.summary()["best"]["gain"] == pytest.approx(0.8) and callback.loop.summary()["stop"] is None
 
 
 def test_without_looks_nothing_is_touched(train, tiny_policy):

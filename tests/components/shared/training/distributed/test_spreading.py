@@ -79,7 +79,7 @@ class TrainingStage:
 
 @pytest.fixture(scope="module")
 def srl(workspace, tmp_path_factory, environment):
-    config = "{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50}"
+    config = "{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50, validation: {every: 0}}"
     folder = tmp_path_factory.mktemp("srl")
     return TrainingStage("srl", config, workspace / "dataset", workspace / "teacher", folder, environment)
 
@@ -87,7 +87,7 @@ def srl(workspace, tmp_path_factory, environment):
 @pytest.fixture(scope="module")
 def srl_alone(srl):
     alone = srl.run("alone", Strategy.SINGLE, 1)
-    assert any(row["accepted"] == 0 for row in metrics(alone / "report")), "undoing must be part of what is compared"
+    assert any(row.get("accepted") == 0 for row in metrics(alone / "report")), "undoing must be part of what is compared"
     return alone
 
 

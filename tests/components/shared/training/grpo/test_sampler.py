@@ -1,6 +1,8 @@
 import torch
+from transformers import DynamicCache
+from transformers.cache_utils import Cache
 
-from components.shared.training.grpo.sampler import sample
+from components.shared.training.grpo.sampler import ROOM, RoomyLayer, roomy, sample
 
 END = 1
 
@@ -55,3 +57,15 @@ def test_an_answer_ends_with_its_end_token_or_at_the_limit_and_a_seed_repeats_it
     assert rows == ours(tiny_policy, PROMPTS * 20, 3, max_tokens=5)
     assert {len(row) for row in rows if END not in row} == {5}
     assert all(END not in row[:-1] for row in rows)
+
+
+def test_a_cache_that_grows_past_its_room_holds_what_transformers_own_does():
+    torch.manual_seed(0)
+    plain, grown = DynamicCache(), Cache(layer_class_to_replicate=RoomyLayer)
+    for tokens in (5, 1, ROOM, 1, 2 * ROOM, 1):
+        keys, values = torch.randn(3, 2, tokens, 4), torch.randn(3, 2, tokens, 4)
+        for ours, theirs in zip(grown.update(keys, values, 0), plain.update(keys, values, 0), strict=True):
+            assert torch.equal(ours, theirs)
+        assert grown.get_seq_length() == plain.get_seq_length()
+    kept = roomy(grown, torch.tensor([2, 0]))
+    assert torch.equal(kept.layers[0].keys, plain.layers[0].keys[[2, 0]])

@@ -1,0 +1,308 @@
+"""SageMaker's Model Registry behind the same calls as MLflow's: one model package group a model, one package a version.
+
+    sagemaker://GROUP_PREFIX[?region=REGION][&bucket=BUCKET&image=IMAGE]
+
+The group of npc_dialogue-gold is GROUP_PREFIX-npc-dialogue-gold, as the nightly state machine names it; that machine makes
+the packages, and what is read here is what it wrote. Approval says what serves: the champion is the newest approved
+package, the challenger the newest that waits. A group keeps no alias, so an older version becomes champion by withdrawing
+the approval of those after it, and every package waits from the start. `bucket` and `image` are needed to register only.
+
+Metadata of a package is lineage; its scores are the `metrics` of the JSON that its model quality names, which is the
+evidence's report.json where the night made the package.
+"""
+
+import contextlib
+import dataclasses
+import functools
+import hashlib
+import json
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+from urllib.parse import parse_qs, urlsplit
+
+from components.shared.contracts.errors import CorruptArtifact, PipelineError, UsageError, unknown
+from components.shared.contracts.records import Tier
+from components.shared.contracts.stage import ArtifactKind
+from components.shared.performance.model_registry import (
+    CHALLENGER,
+    CHAMPION,
+    DIGEST,
+    SCORE,
+    Champion,
+    Comparison,
+    Version,
+    compare_versions,
+    model_name,
+    said_by,
+    serves,
+)
+from components.shared.storage.artifacts import MANIFEST, verify, whole
+from components.shared.storage.places import fetched, get_text, put_text, upload
+
+SCHEME = "sagemaker://"
+APPROVED, PENDING, REJECTED = "Approved", "PendingManualApproval", "Rejected"
+COMPARED_WITH = "compared_with"
+MOST_TAGS = 50
+"""Entries of a package's metadata, of 128 and 256 characters, as the API's model says."""
+REFUSED = re.compile(r"[^\w\s.:/=+\-@]")
+"""What the API refuses in them."""
+ABSENT = ("ResourceNotFound", "ResourceNotFoundException")
+TYPES = "application/json"
+
+
+class SageMakerRegistry:
+    """The packages of one account and region. Raises PipelineError where AWS cannot be reached or refuses."""
+
+    def __init__(self, uri: str, downloads: Path | None = None):
+        """Raises UsageError for a URI that names no prefix, or has an option that nobody knows."""
+        parts = urlsplit(uri)
+        options = {name: values[-1] for name, values in parse_qs(parts.query).items()}
+        for name in options:
+            if name not in ("region", "bucket", "image"):
+                raise unknown(f"option of {SCHEME}", name, ["region", "bucket", "image"])
+        if not uri.startswith(SCHEME) or not parts.netloc:
+            raise UsageError(f"registry {uri!r} names no group prefix: write {SCHEME}GROUP_PREFIX")
+        self._prefix, self._options = parts.netloc, options
+        self._downloads = downloads or Path.home() / ".cache" / "srl-rlvr" / "policies"
+
+    @functools.cached_property
+    def _client(self) -> Any:
+        try:
+            import boto3
+        except ModuleNotFoundError as error:
+            raise UsageError(f"{SCHEME}{self._prefix}: {error}: install the extra `aws`") from error
+        return boto3.client("sagemaker", region_name=self._options.get("region"))
+
+    def group(self, name: str) -> str:
+        """The model package group of a registered model."""
+        return f"{self._prefix}-{name.replace('_', '-')}"
+
+    def register(self, name: str, policy: Path, tags: Mapping[str, str], card: str) -> Version:
+        """The version of `name` that holds the sealed folder `policy`; created, waiting, where there is none.
+
+        Raises CorruptArtifact for a policy that does not match its manifest. Two that register one policy at once make one
+        package: the token is the policy's.
+        """
+        digest = verify(policy, ArtifactKind.POLICY).digest
+        group = self.group(name)
+        bucket, image = (self._option(name) for name in ("bucket", "image"))
+        if known := self.find(name, digest):
+            return known
+        place = f"s3://{bucket}/registry/{group}/{digest}"
+        upload(policy, f"{place}/policy")
+        scores = {key.removeprefix(SCORE): float(value) for key, value in tags.items() if key.startswith(SCORE)}
+        put_text(f"{place}/model_card.md", card)
+        put_text(f"{place}/scores.json", json.dumps({"metrics": scores}, indent=1))
+        metadata = {key: value for key, value in tags.items() if not key.startswith(SCORE)} | {DIGEST: digest}
+        with self._errors(group):
+            self._create_group(group)
+            self._client.create_model_package(
+                ModelPackageGroupName=group,
+                ModelPackageDescription=f"policy {digest[:12]}: {place}/model_card.md",
+                ModelApprovalStatus=PENDING,
+                ClientToken=hashlib.sha256(f"{group}/{digest}".encode()).hexdigest()[:36],
+                InferenceSpecification={
+                    "Containers": [
+                        {
+                            "Image": image,
+                            "ModelDataSource": {
+                                "S3DataSource": {
+                                    "S3Uri": f"{place}/policy/",
+                                    "S3DataType": "S3Prefix",
+                                    "CompressionType": "None",
+                                }
+                            },
+                        }
+                    ],
+                    "SupportedContentTypes": [TYPES],
+                    "SupportedResponseMIMETypes": [TYPES],
+                },
+                ModelMetrics={"ModelQuality": {"Statistics": {"ContentType": TYPES, "S3Uri": f"{place}/scores.json"}}},
+                CustomerMetadataProperties=_metadata(name, metadata),
+            )
+        return self._known(name, digest)
+
+    def annotate(self, version: Version, tags: Mapping[str, str]) -> None:
+        """Add what became known of a version later, such as its cost; a tag that is there keeps its value."""
+        self._change(version, {**tags, **self._described(version).get("CustomerMetadataProperties", {})})
+
+    def promote(self, version: Version, approver: str = "gate", over: str | None = None) -> bool:
+        """Make `version` the champion; says whether it is.
+
+        `over` is the policy digest that it was compared with: where another champion has come since, nothing changes. The
+        approval of newer versions is withdrawn, or they would go on serving; an interrupted promotion is finished by the
+        next.
+        """
+        listed = self._list(version.name)
+        current = next((v for v in listed if CHAMPION in v.aliases), None)
+        if over is not None and current and current.policy_digest not in (over, version.policy_digest):
+            return False
+        said = f"promoted by {approver}"
+        metadata = self._described(version).get("CustomerMetadataProperties", {}) | {"approver": approver}
+        self._change(version, metadata, APPROVED, said)
+        for newer in self._summaries(version.name, APPROVED):
+            if newer["ModelPackageVersion"] > version.number:
+                arn = newer["ModelPackageArn"]
+                # Rejected, so that no distillation takes it for a teacher.
+                self._change(arn, self._described(arn).get("CustomerMetadataProperties", {}), REJECTED, said)
+        return True
+
+    def challenge(self, version: Version) -> bool:
+        """Leave `version` for a person to promote; says whether it is the challenger. A newer challenger stays, and what
+        was approved once waits for nobody."""
+        status = self._described(version)["ModelApprovalStatus"]
+        if status == REJECTED:
+            self._change(version, self._described(version).get("CustomerMetadataProperties", {}), PENDING, "waits")
+        return CHALLENGER in next(v for v in self._list(version.name) if v.number == version.number).aliases
+
+    def reject(self, version: Version, approver: str, reason: str) -> None:
+        """Take a version that waits away from the people it waits for. Raises UsageError for the champion."""
+        if CHAMPION in next(v for v in self._list(version.name) if v.number == version.number).aliases:
+            raise serves(version)
+        metadata = self._described(version).get("CustomerMetadataProperties", {})
+        metadata |= {"rejected_by": approver, "rejected_because": reason}
+        self._change(version, metadata, REJECTED, f"rejected by {approver}: {reason}")
+
+    def champion(self, model_type: str, tier: Tier) -> Champion | None:
+        """What serves, its files verified; None where nothing does."""
+        listed = self._list(model_name(model_type, tier))
+        version = next((v for v in listed if CHAMPION in v.aliases), None)
+        return Champion(**dataclasses.asdict(version), path=self.fetch(version)) if version else None
+
+    def fetch(self, version: Version) -> Path:
+        """The version's sealed policy folder on this machine, verified."""
+        target = self._downloads / version.policy_digest
+        if not target.exists():
+            with fetched(version.source.rstrip("/")) as copy, whole(target) as folder:
+                for path in sorted(copy.iterdir(), key=lambda path: path.name == MANIFEST):
+                    path.rename(folder / path.name)
+        if verify(target, ArtifactKind.POLICY).digest != version.policy_digest:
+            raise CorruptArtifact(f"{version.name} version {version.number}: {version.source} holds another policy")
+        return target
+
+    def find(self, name: str, digest: str) -> Version | None:
+        """The version of `name` that holds the policy with this digest."""
+        return next((version for version in self._list(name) if version.policy_digest == digest), None)
+
+    def versions(self, model_type: str, tier: Tier) -> list[Version]:
+        """Every version of a registered model, oldest first."""
+        return self._list(model_name(model_type, tier))
+
+    def compare(self, a: Version, b: Version) -> Comparison:
+        """Scores of both, and where their lineage differs."""
+        return compare_versions(a, b)
+
+    def registered(self, report_folder: Path) -> bool:
+        """Whether the version that a registration's report names is in the registry, with the policy that it says."""
+        return said_by(self, report_folder) is not None
+
+    def _known(self, name: str, digest: str) -> Version:
+        version = self.find(name, digest)
+        if version is None:
+            raise PipelineError(
+                f"{self.group(name)}: the package of {digest[:12]} is not listed yet: register it again"
+            )
+        return version
+
+    def _option(self, name: str) -> str:
+        if name not in self._options:
+            raise UsageError(
+                f"to register, {SCHEME}{self._prefix} needs ?{name}=...: the night makes the packages else"
+            )
+        return self._options[name]
+
+    def _create_group(self, group: str) -> None:
+        try:
+            self._client.describe_model_package_group(ModelPackageGroupName=group)
+        except self._client.exceptions.ClientError:
+            self._client.create_model_package_group(ModelPackageGroupName=group)
+
+    def _summaries(self, name: str, status: str | None = None) -> list[dict[str, Any]]:
+        """Packages of a model, oldest first; none where there is no such group."""
+        group = self.group(name)
+        asked = {"ModelPackageGroupName": group, **({"ModelApprovalStatus": status} if status else {})}
+        with self._errors(group):
+            try:
+                pages = list(self._client.get_paginator("list_model_packages").paginate(**asked))
+            except self._client.exceptions.ClientError as error:
+                code, message = (error.response["Error"][key] for key in ("Code", "Message"))
+                if code in ABSENT or "does not exist" in message:
+                    return []
+                raise
+        found = [item for page in pages for item in page["ModelPackageSummaryList"]]
+        return sorted(found, key=lambda item: item["ModelPackageVersion"])
+
+    def _list(self, name: str) -> list[Version]:
+        summaries = self._summaries(name)
+        newest = {item["ModelApprovalStatus"]: item["ModelPackageVersion"] for item in summaries}
+        aliases = {CHAMPION: newest.get(APPROVED), CHALLENGER: newest.get(PENDING)}
+        described = [self._described(item["ModelPackageArn"]) for item in summaries]
+        digests = {d["ModelPackageArn"]: d.get("CustomerMetadataProperties", {}).get(DIGEST, "") for d in described}
+        return [_version(name, item, aliases, digests) for item in described]
+
+    def _described(self, package: Version | str) -> dict[str, Any]:
+        arn = package if isinstance(package, str) else package.run
+        with self._errors(arn):
+            return self._client.describe_model_package(ModelPackageName=arn)
+
+    def _change(
+        self, package: Version | str, metadata: Mapping[str, str], status: str | None = None, why: str | None = None
+    ) -> None:
+        arn = package if isinstance(package, str) else package.run
+        approval = {"ModelApprovalStatus": status, "ApprovalDescription": why} if status else {}
+        with self._errors(arn):
+            self._client.update_model_package(
+                ModelPackageArn=arn, CustomerMetadataProperties=_metadata(arn, metadata), **approval
+            )
+
+    @contextlib.contextmanager
+    def _errors(self, what: str) -> Iterator[None]:
+        client = self._client
+        from botocore.exceptions import BotoCoreError, ClientError
+
+        try:
+            yield
+        except (BotoCoreError, ClientError) as error:
+            line = " ".join(str(error).split())
+            raise PipelineError(f"{what} in {client.meta.region_name}: {line}: check name, role and network") from error
+
+
+def _metadata(what: str, tags: Mapping[str, str]) -> dict[str, str]:
+    """Tags as the API takes them. Raises UsageError where they are too many: nothing of a lineage is dropped in silence."""
+    if len(tags) > MOST_TAGS:
+        raise UsageError(f"{what}: {len(tags)} tags, SageMaker keeps {MOST_TAGS}: register with fewer")
+    return {REFUSED.sub("_", key)[:128]: REFUSED.sub("_", value)[:256] for key, value in tags.items()}
+
+
+def _version(
+    name: str, found: Mapping[str, Any], aliases: Mapping[str, int | None], digests: Mapping[str, str]
+) -> Version:
+    tags = dict(found.get("CustomerMetadataProperties", {}))
+    # The night names the package that it was compared with; everyone else asks by the policy.
+    compared = tags.get(COMPARED_WITH, "")
+    if compared in digests:
+        tags[COMPARED_WITH] = digests[compared]
+    source = found["InferenceSpecification"]["Containers"][0]["ModelDataSource"]["S3DataSource"]["S3Uri"]
+    return Version(
+        name=name,
+        number=found["ModelPackageVersion"],
+        policy_digest=tags.get(DIGEST, ""),
+        aliases=tuple(sorted(alias for alias, number in aliases.items() if number == found["ModelPackageVersion"])),
+        tags=tags | _scores(found),
+        source=source,
+        run=found["ModelPackageArn"],
+    )
+
+
+def _scores(found: Mapping[str, Any]) -> dict[str, str]:
+    """Scores as tags, from the JSON that the package's model quality names; none where it names none."""
+    place = found.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
+    if place is None:
+        return {}
+    try:
+        metrics = json.loads(get_text(place))["metrics"]
+    except (ValueError, KeyError) as error:
+        raise CorruptArtifact(f"{place} holds no `metrics`: it is no report of an evaluation") from error
+    return {f"{SCORE}{name}": str(value) for name, value in metrics.items()}

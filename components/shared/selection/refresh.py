@@ -1,0 +1,64 @@
+"""A new selection table from what is measured now: measurements and registry in, a proposal out."""
+
+import io
+from collections.abc import Iterable
+
+from pydantic import ValidationError
+
+from components.shared.contracts.errors import CorruptArtifact, UsageError
+from components.shared.contracts.selection import Measured, SelectionTable
+from components.shared.performance.model_registry import open_registry
+from components.shared.selection.model_selector import SelectionRules, benchmarks, select
+from components.shared.selection.prices import Prices, load_prices
+from components.shared.storage.places import get_text, put_text
+
+CURRENT = "current.json"
+"""The table in effect, in a folder of tables."""
+
+
+def refresh(
+    registry: str,
+    measured: Iterable[Measured],
+    before: SelectionTable | None,
+    prices: Prices | None = None,
+    rules: SelectionRules | None = None,
+) -> SelectionTable:
+    """The proposal; `before` itself where nothing would change.
+
+    Raises GateError where no policy may serve, UsageError for a policy that is not registered or a machine without a price.
+    """
+    return select(benchmarks(open_registry(registry), measured, prices or load_prices()), before, rules=rules)
+
+
+def read_measured(places: Iterable[str]) -> list[Measured]:
+    """Measurements, one JSON line each; the last one of a policy on a tier counts. Raises UsageError where there is none."""
+    latest: dict[tuple[str, str, str], Measured] = {}
+    named = list(places)
+    for place in named:
+        for number, line in enumerate(io.StringIO(get_text(place)), 1):
+            try:
+                found = Measured.model_validate_json(line)
+            except ValidationError as error:
+                fault = error.errors()[0]
+                where = ".".join(map(str, fault["loc"]))
+                raise CorruptArtifact(f"{place}:{number}: {where}: {fault['msg']}: measure it again") from error
+            latest[found.model_type, found.tier, found.policy] = found
+    if not latest:
+        raise UsageError(f"{', '.join(named) or 'no file'} holds no measurement: measure a policy where it is served")
+    return list(latest.values())
+
+
+def read_table(place: str) -> SelectionTable:
+    """A selection table. Raises CorruptArtifact for a malformed one."""
+    try:
+        return SelectionTable.model_validate_json(get_text(place))
+    except ValidationError as error:
+        raise CorruptArtifact(f"{place} is no selection table: {error.errors()[0]['msg']}") from error
+
+
+def put_table(table: SelectionTable, folder: str, in_effect: bool = False) -> str:
+    """Write FOLDER/VERSION.json, and the table in effect where this one is to be; returns where the first lies."""
+    place, text = f"{folder.rstrip('/')}/{table.version}.json", table.model_dump_json(indent=1) + "\n"
+    for target in (place, f"{folder.rstrip('/')}/{CURRENT}") if in_effect else (place,):
+        put_text(target, text)
+    return place
