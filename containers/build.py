@@ -18,7 +18,7 @@ import sys
 import tempfile
 import threading
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from importlib.metadata import version
 from pathlib import Path
@@ -76,15 +76,17 @@ def served_wheels(images: Sequence[str]) -> Iterator[list[str]]:
             server.shutdown()
 
 
-def build(image: str, name: str, options: list[str]) -> int:
-    """Run one build to its end; returns docker's exit code."""
+def build(image: str, name: str, options: list[str]) -> None:
+    """Run one build to its end. Raises PipelineError with docker's last word."""
     file = PROJECT / "containers" / image / "Dockerfile"
     command = ["docker", "build", *options, "--file", str(file), "--tag", name, str(PROJECT)]
+    line = "it said nothing"
     with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as docker:
         assert docker.stdout is not None
         for line in docker.stdout:
             print(f"{image}: {line}", end="", flush=True)
-    return docker.returncode
+    if docker.returncode != 0:
+        raise PipelineError(f"docker could not build image {image} ({line.strip()}): see above")
 
 
 def main() -> int:
@@ -108,10 +110,15 @@ def main() -> int:
     given = [f"{key}={value}" for key, value in build_arguments(environment, arguments.base_image)]
     options = [word for pair in (*given, *arguments.build_arg) for word in ("--build-arg", pair)]
     images = arguments.images or IMAGES
-    collected = served_wheels(images) if arguments.wheels else contextlib.nullcontext([])
-    with collected as wheels, ThreadPoolExecutor(max_workers=2) as pool:
-        codes = pool.map(lambda image: build(image, environment.image(image), [*options, *wheels]), images)
-        return next(filter(None, codes), 0)
+    with served_wheels(images) if arguments.wheels else contextlib.nullcontext([]) as wheels:
+        with ThreadPoolExecutor(max_workers=2) as pool:
+            runs = [pool.submit(build, image, environment.image(image), [*options, *wheels]) for image in images]
+            wait(runs, return_when=FIRST_EXCEPTION)
+            pool.shutdown(wait=True, cancel_futures=True)
+        for run in runs:
+            if not run.cancelled():
+                run.result()
+    return 0
 
 
 if __name__ == "__main__":

@@ -91,4 +91,75 @@ def track() -> int:
     return 1 if any(run.failure for run in found) else 0
 
 
-IMPROVEMENT = (select, track)
+@click.command()
+@click.argument("tier")
+@click.option("--model-type", required=True)
+@click.option("--dataset", type=PATH, required=True, help="Sealed data set whose held-out prompts are asked.")
+@click.option("--policy", type=PATH, help="Sealed policy to serve in this process, instead of the router's server.")
+@click.option("--instance", default="local", show_default=True, help="The machine, as configs/prices.yaml names it.")
+@click.option("--router", type=PATH, help="[default: configs/serving/router.yaml]")
+@click.option("--prompts", default=100, show_default=True, help="At most so many.")
+@click.option("--max-tokens", default=128, show_default=True)
+@click.option("--concurrency", default=1, show_default=True, help="Requests in flight.")
+@click.option("--out", type=PATH, required=True, help="JSON lines that the measurement is added to.")
+def measure(
+    tier: str,
+    model_type: str,
+    dataset: Path,
+    policy: Path | None,
+    instance: str,
+    router: Path | None,
+    prompts: int,
+    max_tokens: int,
+    concurrency: int,
+    out: Path,
+) -> None:
+    """Measure how a tier's policy serves on its machine: what `select` chooses by, beside the registry's scores."""
+    import asyncio
+
+    from components.shared.contracts.errors import unknown
+    from components.shared.contracts.records import Tier
+    from components.shared.selection import serving_measurement as work
+    from components.shared.selection.prices import load_prices
+    from components.shared.serving.router_config import InProcessConfig, build_server, load_router_config
+    from components.shared.storage.artifacts import read_manifest
+    from components.shared.storage.paths import configs_root
+
+    config = load_router_config(router or configs_root() / "serving" / "router.yaml")
+    if tier not in list(config.tiers):
+        raise unknown("tier of the router", tier, config.tiers)
+    load_prices().of(instance)
+    server = config.tiers[Tier(tier)]
+    if policy is not None:
+        server = InProcessConfig(kind="in_process", base=policy.resolve(), model=server.model)
+    folder = config.path(server.base)
+    subject = work.Subject(
+        model_type=model_type,
+        tier=Tier(tier),
+        policy=read_manifest(folder).digest,
+        base_model=server.model,
+        parameters=work.stored_parameters(folder),
+        instance=instance,
+    )
+    asked = work.held_out_prompts(dataset, prompts)
+
+    async def run() -> Any:
+        served = build_server(server, config)
+        try:
+            return await work.measure(
+                served, server.model, asked, subject, max_tokens=max_tokens, concurrency=concurrency
+            )
+        finally:
+            await served.close()
+
+    found = asyncio.run(run())
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with out.open("a", encoding="utf-8") as file:
+        file.write(found.model_dump_json() + "\n")
+    click.echo(
+        f"{model_type} {tier}: {found.output_tokens_per_s:.0f} tokens/s, {found.first_token_ms:.0f} ms to the first, "
+        f"{found.token_ms:.1f} ms a token, {found.samples} prompts: {out}"
+    )
+
+
+IMPROVEMENT = (select, measure, track)

@@ -53,7 +53,10 @@ def compile_selection(environment: str) -> SageMakerPipeline:
             ],
         },
         "ProcessingInputs": [],
-        "ProcessingOutputConfig": {"Outputs": []},
+        "ProcessingOutputConfig": {
+            "Outputs": [],
+            **({"KmsKeyId": account.kms_key} if account.kms_key else {}),
+        },
         "ProcessingResources": {
             "ClusterConfig": {
                 "InstanceCount": 1,
@@ -65,7 +68,7 @@ def compile_selection(environment: str) -> SageMakerPipeline:
         "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
         "NetworkConfig": {
             "EnableNetworkIsolation": False,
-            "EnableInterContainerTrafficEncryption": False,
+            "EnableInterContainerTrafficEncryption": job.encrypted_traffic,
             **(
                 {"VpcConfig": {"SecurityGroupIds": list(account.security_groups), "Subnets": list(account.subnets)}}
                 if account.subnets
@@ -74,7 +77,7 @@ def compile_selection(environment: str) -> SageMakerPipeline:
         },
         # boto3 does not read the AWS_REGION that SageMaker sets.
         "Environment": {"AWS_DEFAULT_REGION": account.region},
-        "RoleArn": account.role_arn,
+        "RoleArn": account.roles.get(STEM, account.role_arn),
         "Tags": listed,
     }
     definition: dict[str, Any] = {

@@ -100,7 +100,8 @@ def steps_table(plan: Plan) -> Table:
     title = f"{plan.pipeline} in {plan.region}, prices of {plan.prices.as_of:%Y-%m-%d}"
     table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD)
     for column in ("step", "machines", "h, at most", "USD, at most", "GiB a GPU"):
-        table.add_column(column, justify="left" if column in ("step", "machines") else "right", no_wrap=True)
+        names = column in ("step", "machines")
+        table.add_column(column, justify="left" if names else "right", no_wrap=names)
     for step in plan.steps:
         job = step.job
         machines = f"{job.count} {job.instance.removeprefix('ml.')}{' Spot' if job.spot else ''}"

@@ -20,7 +20,7 @@ from pipelines.engines.docker import Containers
 from pipelines.engines.process import StageJob, Subprocesses, cause
 from pipelines.engines.run_folder import all_runs
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 """The first test waits for the image that all share."""
 
 

@@ -16,7 +16,7 @@ from pipelines.compilers.sagemaker import compile_sagemaker
 from pipelines.configuration import load_settings
 from pipelines.engines.sagemaker_local import ACCOUNT, with_account
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(1800)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(3600)]
 """The first test waits for both images."""
 
 

@@ -40,7 +40,7 @@ def selection() -> SelectionTable:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(1200)
+@pytest.mark.timeout(3600)
 def test_the_router_becomes_healthy_as_an_anonymous_user_and_asks_for_a_key(serving_image, docker_client, tmp_path):
     tmp_path.chmod(0o755)
     (tmp_path / "router.yaml").write_text(ROUTER)

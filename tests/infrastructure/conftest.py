@@ -109,6 +109,7 @@ def compile_all(environment: str, folder: Path) -> None:
     """Every pipeline, with the configuration in `folder`."""
     from components.shared.contracts.records import Tier
     from pipelines.compilers.outputs import compiled_files
+    from pipelines.compilers.selection import selection_files
 
     pipelines = [(dag, tier) for dag in ("post_training", "distillation") for tier in Tier]
     with pytest.MonkeyPatch.context() as patch:
@@ -116,3 +117,5 @@ def compile_all(environment: str, folder: Path) -> None:
         for dag, tier in [*pipelines, ("nightly", Tier.BRONZE)]:
             for name, text in compiled_files(dag, tier, environment, "sagemaker").items():
                 (folder / "sagemaker" / name).write_text(text)
+        for name, text in selection_files(environment).items():
+            (folder / "sagemaker" / name).write_text(text)

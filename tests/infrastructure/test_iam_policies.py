@@ -148,7 +148,7 @@ def test_only_the_pipelines_pass_roles_and_only_the_stages_to_sagemaker(roles):
     assert {name for name, role in roles.items() if "iam:PassRole" in role.actions} == {"pipeline"}
     to_sagemaker, to_lambda = ({"iam:PassedToService": f"{name}.amazonaws.com"} for name in ("sagemaker", "lambda"))
     passed = {name for name, role in roles.items() if roles["pipeline"].allows("iam:PassRole", role.arn, to_sagemaker)}
-    assert passed == {hyphened(stage) for stage in STAGES}
+    assert passed == {hyphened(stage) for stage in STAGES} | {"selection"}
     assert not roles["pipeline"].allows("iam:PassRole", roles["srl"].arn, to_lambda)
 
 
@@ -184,6 +184,16 @@ def test_no_stage_makes_or_changes_a_model_package(roles):
     assert not writers & stages
     source = "\n".join(f.read_text() for f in (PROJECT / "components" / "registration").glob("*.py"))
     assert "model_package" not in source
+
+
+def test_the_selection_reads_versions_and_writes_proposals_alone(roles):
+    role, package = roles["selection"], f"{SAGEMAKER}:model-package/srl-rlvr-prod-npc-dialogue-gold/1"
+    assert role.allows("sagemaker:DescribeModelPackage", package)
+    assert not role.allows("sagemaker:UpdateModelPackage", package)
+    assert role.allows("s3:PutObject", f"{DATA}/srl-rlvr/selection/1.json")
+    assert role.allows("s3:GetObject", f"{DATA}/srl-rlvr/serving/measured.jsonl")
+    assert role.allows("s3:GetObject", f"{DATA}/srl-rlvr/runs/p/e/evaluation/report/report.json")
+    assert not role.allows("s3:PutObject", f"{DATA}/srl-rlvr/serving/measured.jsonl")
 
 
 def client_methods(source):

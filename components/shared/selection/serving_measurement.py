@@ -5,15 +5,20 @@ that of the prompt, and one for whole answers. So a back end that cannot stream 
 """
 
 import asyncio
+import os
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import islice
+from math import prod
+from pathlib import Path
 from statistics import median
 
 from components.shared.contracts.errors import GateError
-from components.shared.contracts.records import Tier
+from components.shared.contracts.records import Scenario, Split, Tier
 from components.shared.contracts.selection import Measured
 from components.shared.serving.srl_model_adapter import Answer, ModelServer, ask
+from components.shared.storage.jsonl import read_jsonl
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,3 +94,22 @@ async def _run(server: ModelServer, model: str, prompts: Sequence[str], max_toke
     results = await asyncio.gather(*(one(prompt) for prompt in prompts))
     wall = time.perf_counter() - began
     return _Pass(answers=[answer for answer, _ in results], seconds=[seconds for _, seconds in results], wall=wall)
+
+
+def stored_parameters(policy: Path) -> int:
+    """Parameters in a policy's safetensors files, by their headers."""
+    from safetensors import safe_open
+
+    total = 0
+    for path in sorted(policy.glob("*.safetensors")):
+        with safe_open(os.fspath(path), framework="numpy") as tensors:
+            total += sum(prod(tensors.get_slice(name).get_shape()) for name in tensors.keys())  # noqa: SIM118
+    return total
+
+
+def held_out_prompts(dataset: Path, most: int) -> list[str]:
+    """Prompts of a sealed data set's held-out scenarios, the first `most`. Raises GateError where it has none."""
+    found = [s.prompt for s in islice(read_jsonl(dataset / "scenarios" / f"{Split.TEST}.jsonl", Scenario), most)]
+    if not found:
+        raise GateError(f"{dataset} has no held-out scenarios: generate more of them")
+    return found

@@ -125,9 +125,9 @@ def srl_rlvr(tmp_path, monkeypatch, capsys):
 
 @pytest.fixture
 def make_night(tmp_path):
-    """A night by its id, the number of SRL's steps, the alias that its policy got, and how many answers fail."""
+    """A night by its id, SRL's steps, the alias that its policy got, how many answers fail, and the policy's digest."""
 
-    def make(run_id="night", steps=600, alias="champion", failing=10):
+    def make(run_id="night", steps=600, alias="champion", failing=10, registered=None):
         night = Night(tmp_path / "runs", run_id)
         night.report(
             "data_validation",
@@ -161,7 +161,8 @@ def make_night(tmp_path):
             "registration",
             after=("evaluation",),
             inputs={"evidence": evidence},
-            details={"name": "npc_dialogue-bronze", "version": 3, "alias": alias},
+            details={"name": "npc_dialogue-bronze", "version": 3, "alias": alias}
+            | ({"policy_digest": registered} if registered else {}),
         )
         night.report(
             "distill_silver",

@@ -135,6 +135,15 @@ locals {
     },
   ]
 
+  versions_access = [
+    {
+      Sid      = "Packages"
+      Effect   = "Allow"
+      Action   = ["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]
+      Resource = ["${local.arn}:sagemaker:${local.own}:model-package/${var.context.name}-*"]
+    },
+  ]
+
   pipeline_access = [
     {
       Sid    = "Processing"

@@ -55,6 +55,12 @@ resource "aws_iam_role_policy" "registry" {
   policy = jsonencode({ Version = "2012-10-17", Statement = local.registry_access })
 }
 
+resource "aws_iam_role_policy" "versions" {
+  name   = "versions"
+  role   = aws_iam_role.step["selection"].name
+  policy = jsonencode({ Version = "2012-10-17", Statement = local.versions_access })
+}
+
 resource "aws_iam_role" "pipeline" {
   name               = "${var.context.name}-pipeline"
   description        = "Starts the jobs of every pipeline"

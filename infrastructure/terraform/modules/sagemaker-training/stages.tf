@@ -25,6 +25,13 @@ locals {
     }
     # MLflow's client uploads a version's files by itself.
     registration = { step = "register-*", after = ["evaluation", "distillation"], writes = ["mlflow/"] }
+    # No stage of a DAG: the weekly job that proposes who serves what, from the registry, its evidence and measurements.
+    selection = {
+      step   = "selection"
+      after  = ["evaluation", "distillation"]
+      reads  = ["${var.bucket.prefix}/serving/"]
+      writes = ["${var.bucket.prefix}/selection/"]
+    }
   }
 
   # A condition cannot read what a training job wrote: a step report-STEP, with the stage's role, passes it on.

@@ -1,15 +1,19 @@
 """Measuring a real policy behind a real server."""
 
 import asyncio
+import subprocess
+import sys
 
 import pytest
 
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Split, Tier
-from components.shared.selection.serving_measurement import Subject, measure
+from components.shared.contracts.selection import Measured
+from components.shared.selection.serving_measurement import Subject, measure, stored_parameters
 from components.shared.serving.in_process_server import InProcessServer
 from components.shared.serving.srl_model_adapter import Answer, ModelServer
 from components.shared.storage.artifacts import read_manifest
+from components.shared.storage.jsonl import write_jsonl
 
 
 def subject(policy="p"):
@@ -35,6 +39,30 @@ def test_a_real_policy_is_measured(npc_dataset, npc_policy_folder):
     assert found.first_token_ms > 0 and found.token_ms > 0
     # One request at a time: the machine writes no faster than one request does.
     assert found.output_tokens_per_s < 1.5 * 1000 / found.token_ms
+
+
+def test_the_command_measures_a_policy_on_held_out_prompts(npc_dataset, npc_policy_folder, tmp_path):
+    dataset, out = tmp_path / "dataset", tmp_path / "measured.jsonl"
+    write_jsonl(dataset / "scenarios" / "test.jsonl", npc_dataset.scenarios(Split.VALIDATION))
+    router = tmp_path / "router.yaml"
+    router.write_text("tiers: {gold: {kind: in_process, base: x, model: tiny}}\nselection: selection.json\n")
+    arguments = [
+        "--model-type",
+        "npc_dialogue",
+        "--dataset",
+        dataset,
+        "--policy",
+        npc_policy_folder,
+        "--router",
+        router,
+    ]
+    command = [sys.executable, "-c", "from pipelines.cli import main; main()", "measure", "gold", *arguments]
+    command += ["--prompts", "3", "--max-tokens", "8", "--out", out]
+    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    found = Measured.model_validate_json(out.read_text())
+    assert (found.policy, found.samples) == (read_manifest(npc_policy_folder).digest, 3)
+    assert found.parameters == stored_parameters(npc_policy_folder) > 1000
 
 
 class Paced(ModelServer):
