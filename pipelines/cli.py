@@ -242,7 +242,9 @@ def logs(run_id: str, stage: str) -> None:
 @env_option
 @click.option("--production", is_flag=True, help="Production validation: rollouts, latency, savings.")
 @click.option("--serving", metavar="DIR|s3://...", help="The router's folder. [default: where router.yaml says]")
-@click.option("--decisions", type=click.Path(path_type=Path), help="The router's decision lines. [default: in its folder]")
+@click.option(
+    "--decisions", type=click.Path(path_type=Path), help="The router's decision lines. [default: in its folder]"
+)
 @click.option("--router", type=click.Path(path_type=Path), help="[default: configs/serving/router.yaml]")
 @click.option(
     "--out", type=click.Path(path_type=Path, dir_okay=False), help="File to write. [default: in the run's folder]"

@@ -99,7 +99,9 @@ class PPOTrainer(PolicyOptimizer):
         super().__init__(**kwargs)
         self._ppo = ppo
         if self.scoring == Scoring.STOCK:
-            raise PipelineError("ppo needs the hidden states of an unsharded model: use strategy single or ddp, or grpo")
+            raise PipelineError(
+                "ppo needs the hidden states of an unsharded model: use strategy single or ddp, or grpo"
+            )
 
     @property
     def warming_up(self) -> bool:

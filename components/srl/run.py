@@ -20,6 +20,9 @@ from components.srl import similarity_trainer
 from components.srl.spec import SPEC, Reading, SRLConfig
 from components.srl.srl_trainer import SRLResult, optimizer_settings, train
 
+PROBE_TRAJECTORIES = 64
+"""Held-out trajectories on which the KL is measured, after every update."""
+
 
 def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
     """Train the policy on the data set's training trajectories.
@@ -28,7 +31,8 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     """
     deterministic(config.seed)
     dataset = Dataset.open(inputs["dataset"])
-    rows, probe = (list(dataset.trajectories(split)) for split in (Split.TRAIN, Split.VALIDATION))
+    rows, held_out = (list(dataset.trajectories(split)) for split in (Split.TRAIN, Split.VALIDATION))
+    probe = held_out[:PROBE_TRAJECTORIES]
     if not rows or not probe:
         raise PipelineError(
             f"srl: {len(rows)} training and {len(probe)} validation trajectories: generate more of both"

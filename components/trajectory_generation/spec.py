@@ -21,7 +21,7 @@ class Counts(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     train: int = Field(default=1500, ge=1)
-    validation: int = Field(default=100, ge=1)
+    validation: int = Field(default=300, ge=1)
     test: int = Field(default=1000, ge=1)
 
 

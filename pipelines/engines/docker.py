@@ -59,7 +59,7 @@ class Containers:
     def check(self, images: Iterable[str]) -> None:
         """Raise UsageError unless each image is there and was built from the source that is here."""
         wanted = source_digest()
-        for image in images:
+        for image in sorted(images):
             if self._image(image).labels.get(SOURCE_LABEL) != wanted:
                 raise UsageError(f"image {image} was built from other source than is here: run `make images`")
 

@@ -109,9 +109,7 @@ class RunFolder:
     def create(cls, runs: Path, state: RunState) -> "RunFolder":
         """A new run. Raises UsageError where one of that id exists, or where it is no name for a folder."""
         if not RUN_ID.fullmatch(state.run_id):
-            raise UsageError(
-                f"run id {state.run_id!r}: pass one of letters, digits, dots, dashes and underscores, a letter or digit first"
-            )
+            raise UsageError(f"run id {state.run_id!r}: use letters, digits, dots, dashes and underscores")
         path = runs / state.run_id
         try:
             path.mkdir(parents=True)

@@ -29,6 +29,7 @@ def define(compose: Composer):
         world: str = defaults["world"],
         seed: int = defaults["seed"],
         threshold: float = defaults["threshold"],
+        accepted: str = defaults["accepted"],
     ):
         """Writes, verifies and validates trajectories."""
         made = compose.task(
@@ -36,7 +37,7 @@ def define(compose: Composer):
         )
         trajectories = made.outputs["trajectories"]
         checked = compose.task("verification", "verification", trajectories=trajectories, threshold=threshold)
-        compose.task("data_validation", "data_validation", verified=checked.outputs["verified"])
+        compose.task("data_validation", "data_validation", verified=checked.outputs["verified"], accepted=accepted)
 
     return data
 

@@ -40,7 +40,7 @@ def run(sdk, compose, data_image, training_image, tmp_path):
         }
         (tmp_path / "request.json").write_text(json.dumps(request))
         command = [sdk, Path(__file__).parent / "sagemaker_local_mode.py", tmp_path / "request.json"]
-        told = {**os.environ, "PATH": compose, "PYTHONPATH": str(PROJECT)}
+        told = {**os.environ, "PATH": compose, "PYTHONPATH": str(PROJECT), "AWS_DEFAULT_REGION": ACCOUNT.region}
         done = subprocess.run(command, env=told, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout[-3000:] + done.stderr[-3000:]
         return json.loads((tmp_path / "ended.json").read_text()), tmp_path / "bucket", done.stdout

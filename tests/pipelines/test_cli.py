@@ -37,7 +37,7 @@ def srl_rlvr(tmp_path, monkeypatch, capsys):
         (["run", "--set", "seed=-1"], "parameter.seed = -1: "),
         (["run", "--set", "model_type=npc_dialog"], "unknown model type 'npc_dialog': did you mean 'npc_dialogue'?"),
         (["run", "--engine", "dockr"], "unknown engine 'dockr': did you mean 'docker'?"),
-        (["run", "--run-id", "a/b"], "run id 'a/b': pass one of letters, digits, dots, dashes and underscores"),
+        (["run", "--run-id", "a/b"], "run id 'a/b': use letters, digits, dots, dashes and underscores"),
         (["run", "--tier", "gold"], "--tier gold: nightly goes through all three tiers: leave --tier out"),
         (["run", "post_training", "--tier", "glod"], "unknown tier 'glod': did you mean 'gold'?"),
         (["run", "--resume", "x"], "unknown run 'x': known: none"),

@@ -29,8 +29,9 @@ class ValidationSettings(BaseModel):
     every: int = Field(default=0, ge=0)
     """Updates between two looks, beside those at the start and the end; 0 is never. A model that is split over processes is
     not looked at: neither its answers nor a copy of it can be had from one process."""
-    scenarios: int = Field(default=64, ge=1)
-    """Held-out scenarios that are answered at each look."""
+    scenarios: int = Field(default=256, ge=1)
+    """Held-out scenarios that are answered at each look: which look is best is told from these, and with few of them chance
+    tells."""
     patience: int = Field(default=3, ge=1)
     """Looks without an improvement after which training stops."""
     min_delta: float = Field(default=0.0, ge=0, le=1)
