@@ -29,6 +29,8 @@ start() {
 }
 
 stop() {
+  # The bridge of a network outlives its daemon.
+  if running; then docker --host "unix://$socket" network prune --force >/dev/null || true; fi
   running && kill "$(cat "$folder/docker.pid")"
   for _ in $(seq 300); do running || break; sleep 0.1; done
   if running; then echo "error: dockerd did not stop within 30 s: see $folder/log" >&2; return 1; fi

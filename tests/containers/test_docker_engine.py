@@ -159,7 +159,7 @@ def test_a_container_that_a_killed_run_left_is_ended_first(containers, job, dock
     asked = job("print('mine')")
     name = f"srl-rlvr-{asked.spec.name}-{asked.key}"
     left = docker_client.containers.run(
-        data_image, ["600"], entrypoint=["sleep"], name=name, detach=True, network="none"
+        data_image, ["600"], entrypoint=["sleep"], name=name, detach=True, network="none", stop_signal="SIGKILL"
     )
     code, _ = containers.run(asked)
     assert (code, asked.log.read_text()) == (0, "mine\n")
