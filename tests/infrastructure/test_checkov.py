@@ -26,4 +26,4 @@ def test_the_scan_fails_nowhere(tools):
     report = json.loads(subprocess.run(command, capture_output=True, text=True, check=False).stdout)
     assert [f"{check['check_id']} {check['resource']}" for check in report["results"]["failed_checks"]] == []
     assert report["summary"]["parsing_errors"] == 0
-    assert report["summary"]["passed"] > 200
+    assert report["summary"]["passed"] > 150, "the scan found the configuration"

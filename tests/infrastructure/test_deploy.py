@@ -65,12 +65,12 @@ def test_from_a_new_account_to_nothing_to_do(typed):
 
     code, out, err = run("--plan-only")
     assert code == 0, err
-    assert "compiled 11 pipelines" in out
-    assert out.count('resource "aws_sagemaker_pipeline" "this"') == 11
+    assert "compiled 12 pipelines" in out
+    assert out.count('resource "aws_sagemaker_pipeline" "this"') == 12
     assert "Apply complete!" not in out
 
     code, out, err = run("--yes")
-    assert code == 0 and "11 added" in out, err
+    assert code == 0 and "12 added" in out, err
     code, out, err = run("--yes")
     assert code == 0 and out.endswith("dev is deployed as it is compiled here: nothing to do\n"), err
 

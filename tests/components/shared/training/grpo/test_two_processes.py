@@ -10,6 +10,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
+from components.shared.contracts.environment import STRATEGY, Strategy
 from components.shared.storage.paths import PROJECT
 from components.shared.training.policies import save_policy
 
@@ -74,6 +75,7 @@ def test_processes_agree_on_every_decision_and_end_with_the_same_weights(tiny_po
                 "RANK": str(rank),
                 "LOCAL_RANK": str(rank),
                 "ACCELERATE_USE_CPU": "true",
+                STRATEGY: Strategy.DDP,
             },
             stderr=subprocess.PIPE,
             text=True,
