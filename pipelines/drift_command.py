@@ -76,33 +76,23 @@ def drift(
 
 def champion_evidence(account: Any, environment: str, model_type: str, tier: str) -> str:
     """Where the report lies that the gate of the newest approved version wrote. Raises UsageError where there is none."""
-    from pipelines.engines.sagemaker import aws_errors
-    from pipelines.operations.preflight import client
+    from pipelines.operations.promotion import describe_package, newest_packages, package_group
 
-    group = f"srl-rlvr-{environment}-{model_type.replace('_', '-')}-{tier}"
-    sagemaker = client("sagemaker", account.region)
-    with aws_errors(group):
-        newest = sagemaker.list_model_packages(
-            ModelPackageGroupName=group,
-            ModelApprovalStatus="Approved",
-            SortBy="CreationTime",
-            SortOrder="Descending",
-            MaxResults=1,
-        )["ModelPackageSummaryList"]
-        if not newest:
-            raise UsageError(f"{group}: no version serves: there is nothing to compare with")
-        package = sagemaker.describe_model_package(ModelPackageName=newest[0]["ModelPackageArn"])
+    group = package_group(environment, model_type, tier)
+    newest = next(iter(newest_packages(account.region, group, "Approved", 1)), None)
+    if newest is None:
+        raise UsageError(f"{group}: no version serves: there is nothing to compare with")
+    package = describe_package(account.region, newest)
     uri = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
     if uri is None:
-        raise UsageError(f"{newest[0]['ModelPackageArn']} names no evidence: pass --evidence")
+        raise UsageError(f"{newest} names no evidence: pass --evidence")
     return str(uri).rpartition("/")[0]
 
 
 def send(metrics: dict[str, float], account: Any, environment: str, dimensions: dict[str, str]) -> None:
     """Publish metrics of the catalogue under each of their sets of dimensions."""
     from components.shared.monitoring.catalogue import OWN, namespace_of
-    from pipelines.engines.sagemaker import aws_errors
-    from pipelines.operations.preflight import client
+    from pipelines.engines.sagemaker import aws_client, aws_errors
 
     data = [
         {
@@ -116,4 +106,4 @@ def send(metrics: dict[str, float], account: Any, environment: str, dimensions: 
     ]
     namespace = namespace_of(environment)
     with aws_errors(namespace):
-        client("cloudwatch", account.region).put_metric_data(Namespace=namespace, MetricData=data)
+        aws_client("cloudwatch", account.region).put_metric_data(Namespace=namespace, MetricData=data)

@@ -16,12 +16,10 @@ from components.shared.training.distributed.learner import create_learner
 from components.shared.training.distributed.spreading import spread_frozen
 from components.shared.training.distributed.world import joined
 from components.shared.training.policies import deterministic, load_policy, save_policy
+from components.shared.training.validation_callback import Validation
 from components.srl import similarity_trainer
 from components.srl.spec import SPEC, Reading, SRLConfig
 from components.srl.srl_trainer import SRLResult, optimizer_settings, train
-
-PROBE_TRAJECTORIES = 64
-"""Held-out trajectories on which the KL is measured, after every update."""
 
 
 def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
@@ -31,8 +29,7 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
     """
     deterministic(config.seed)
     dataset = Dataset.open(inputs["dataset"])
-    rows, held_out = (list(dataset.trajectories(split)) for split in (Split.TRAIN, Split.VALIDATION))
-    probe = held_out[:PROBE_TRAJECTORIES]
+    rows, probe = (list(dataset.trajectories(split)) for split in (Split.TRAIN, Split.VALIDATION))
     if not rows or not probe:
         raise PipelineError(
             f"srl: {len(rows)} training and {len(probe)} validation trajectories: generate more of both"
@@ -41,16 +38,17 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
         tracker = PerformanceTracker(outputs["report"])
         checkpoints = Checkpoints.of_stage(SPEC, config, inputs, world)
+        scenarios, max_tokens = list(dataset.scenarios(Split.VALIDATION)), dataset.max_tokens(policy.tokenizer)
+        validation = Validation.of(config.validation, policy, dataset.trainer, scenarios, max_tokens, tracker)
         strategy = strategy_of_job()
         spread_frozen(reference.model, strategy, world)
         if config.reading == Reading.SIMILARITY:
             weights = None
             result: similarity_trainer.SimilarityResult | SRLResult = similarity_trainer.train(
-                policy, reference, inputs["policy"], dataset, config, tracker, checkpoints
+                policy, reference, inputs["policy"], dataset, config, tracker, validation, checkpoints
             )
         else:
             learner = create_learner(policy.model, strategy, world, optimizer_settings(config))
-            validation = similarity_trainer.validation_of(config, policy, dataset, tracker)
             result = train(policy, reference, rows, probe, config, tracker, learner, checkpoints, validation)
             weights = learner.weights()
         sample_rollouts(policy, dataset, tracker, step=result.updates)

@@ -112,6 +112,7 @@ def train(
     dataset: Dataset,
     config: SRLConfig,
     tracker: PerformanceTracker,
+    validation: Validation,
     checkpoints: Checkpoints | None = None,
 ) -> SimilarityResult:
     """Train `policy` in place, from its newest checkpoint where there is one.
@@ -126,7 +127,6 @@ def train(
     guard = KLGuard(
         KLProbe(reference, held_out[: kl.probe_prompts], dataset.max_tokens(policy.tokenizer)), kl, settings.kl_weight
     )
-    validation = validation_of(config, policy, dataset, tracker)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
     rows = task_rows(policy, tasks, settings)
     with TemporaryDirectory() as scratch:
@@ -144,12 +144,6 @@ def train(
         train_quietly(trainer)
         validation.finish(trainer.state.global_step)
     return summarize(settings.steps, recorder.curves, guard, validation, len(tasks))
-
-
-def validation_of(config: SRLConfig, policy: Policy, dataset: Dataset, tracker: PerformanceTracker) -> Validation:
-    """The validation loop of either reading, on the whole answers to held-out scenarios."""
-    scenarios, max_tokens = list(dataset.scenarios(Split.VALIDATION)), dataset.max_tokens(policy.tokenizer)
-    return Validation.of(config.validation, policy, dataset.trainer, scenarios, max_tokens, tracker)
 
 
 def task_rows(policy: Policy, tasks: Sequence[StepTask], settings: SimilaritySettings) -> list[dict[str, Any]]:

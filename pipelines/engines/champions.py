@@ -12,7 +12,7 @@ from components.data_validation.spec import FIRST_NIGHT
 from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.contracts.records import Tier, content_id
 from components.shared.contracts.stage import ArtifactKind
-from components.shared.performance.model_registry import CHAMPION, Registry, Version
+from components.shared.performance.model_registry import CHAMPION, Registry, Version, holder
 from components.shared.storage.artifacts import file_digest, read_manifest, verify
 from components.shared.storage.paths import PROJECT, configs_root
 from pipelines.compilers.kubeflow import CompiledDag
@@ -103,8 +103,7 @@ def accepted_profile(dag: CompiledDag, registry: Registry, store: StageStore, ke
     if "accepted" in settings.parameters or "trajectory_generation" not in dag.tasks:
         return str(settings.defaults["accepted"])
     model_type = str(settings.defaults["model_type"])
-    versions = registry.versions(model_type, settings.tier)
-    version = next((version for version in versions if CHAMPION in version.aliases), None)
+    version = holder(registry.versions(model_type, settings.tier), CHAMPION)
     if version is not None and version.tags.get(EXECUTION_KEY) == key:
         version = _compared_with(registry, model_type, settings.tier, version)
     if version is None:

@@ -1,7 +1,7 @@
 """Which artifacts an execution in AWS starts from: those that its starter names, else the environment's, else champions."""
 
 from components.shared.contracts.errors import UsageError
-from components.shared.performance.model_registry import CHAMPION, Registry
+from components.shared.performance.model_registry import CHAMPION, Registry, holder
 from pipelines.compilers.kubeflow import CompiledDag
 from pipelines.engines.champions import BASES, imported, serving_tier
 
@@ -29,9 +29,8 @@ def remote_inputs(dag: CompiledDag, registry: Registry) -> dict[str, str]:
 def _champion(dag: CompiledDag, registry: Registry, name: str) -> str:
     """Where the policy lies that serves the parameter's tier; the base's place where nothing serves."""
     tier, settings = serving_tier(dag, name), dag.settings
-    versions = registry.versions(str(settings.defaults["model_type"]), tier)
-    serving = [version for version in versions if CHAMPION in version.aliases]
+    serving = holder(registry.versions(str(settings.defaults["model_type"]), tier), CHAMPION)
     if serving:
-        return serving[0].source
+        return serving.source
     given = (settings.parameters[base] for base in BASES.get(name, ()) if base in settings.parameters)
     return str(next(given, None) or settings.uri(name, tier))

@@ -213,9 +213,14 @@ class SageMakerEngine:
         return outcome
 
     def _client(self, service: str) -> Any:
-        import boto3
+        return aws_client(service, self.account.region)
 
-        return boto3.client(service, region_name=self.account.region)
+
+def aws_client(service: str, region: str) -> Any:
+    """A client of one service; boto3 is imported here, since most commands never need it."""
+    import boto3
+
+    return boto3.client(service, region_name=region)
 
 
 def real_account(settings: Settings) -> SageMaker:

@@ -15,9 +15,8 @@ from typing import Any
 
 from components.shared.storage.paths import configs_root
 from components.shared.storage.yaml_files import read_mapping
-from pipelines.engines.sagemaker import aws_errors
+from pipelines.engines.sagemaker import aws_client, aws_errors
 from pipelines.job_settings import SageMaker
-from pipelines.operations.preflight import client
 
 KEEP = "srl-rlvr:keep"
 """Tag that an endpoint is left alone by, whatever its value."""
@@ -64,16 +63,16 @@ class Janitor:
             if not self._endpoint(finding.name).removable:
                 return
             with aws_errors(finding.name):
-                client("sagemaker", self.account.region).delete_endpoint(EndpointName=finding.name)
+                aws_client("sagemaker", self.account.region).delete_endpoint(EndpointName=finding.name)
             return
-        s3 = client("s3", self.account.region)
+        s3 = aws_client("s3", self.account.region)
         for start in range(0, len(finding.keys), BATCH):
             objects = [{"Key": key} for key in finding.keys[start : start + BATCH]]
             with aws_errors(finding.name):
                 s3.delete_objects(Bucket=self.account.bucket, Delete={"Objects": objects, "Quiet": True})
 
     def endpoints(self) -> Iterator[Finding]:
-        sagemaker = client("sagemaker", self.account.region)
+        sagemaker = aws_client("sagemaker", self.account.region)
         with aws_errors("endpoints"):
             pages = sagemaker.get_paginator("list_endpoints").paginate(NameContains=self.name)
             names = [item["EndpointName"] for page in pages for item in page["Endpoints"]]
@@ -82,7 +81,7 @@ class Janitor:
                 yield self._endpoint(name)
 
     def _endpoint(self, name: str) -> Finding:
-        sagemaker = client("sagemaker", self.account.region)
+        sagemaker = aws_client("sagemaker", self.account.region)
         with aws_errors(name):
             found = sagemaker.describe_endpoint(EndpointName=name)
             config = sagemaker.describe_endpoint_config(EndpointConfigName=found["EndpointConfigName"])
@@ -109,7 +108,7 @@ class Janitor:
 
     def _invocations(self, endpoint: str, variant: str) -> float:
         with aws_errors(f"invocations of {endpoint}"):
-            found = client("cloudwatch", self.account.region).get_metric_statistics(
+            found = aws_client("cloudwatch", self.account.region).get_metric_statistics(
                 Namespace="AWS/SageMaker",
                 MetricName="Invocations",
                 Dimensions=[{"Name": "EndpointName", "Value": endpoint}, {"Name": "VariantName", "Value": variant}],
@@ -142,7 +141,7 @@ class Janitor:
 
     def _flying(self, prefix: str) -> set[str]:
         """TIER/MODELTYPE/NIGHT of every run in flight."""
-        s3, found = client("s3", self.account.region), set()
+        s3, found = aws_client("s3", self.account.region), set()
         for item in self._objects(prefix):
             model_type, folder, *rest = item["Key"].removeprefix(prefix).split("/")
             if folder == "flights" and rest:
@@ -153,7 +152,7 @@ class Janitor:
 
     def _objects(self, prefix: str) -> Iterator[Any]:
         with aws_errors(f"s3://{self.account.bucket}/{prefix}"):
-            pages = client("s3", self.account.region).get_paginator("list_objects_v2")
+            pages = aws_client("s3", self.account.region).get_paginator("list_objects_v2")
             for page in pages.paginate(Bucket=self.account.bucket, Prefix=prefix):
                 yield from page.get("Contents", ())
 

@@ -1,23 +1,14 @@
 """Is this the account that is meant? Asked before anything is created in it."""
 
-from typing import Any
-
 from components.shared.contracts.errors import UsageError
-from pipelines.engines.sagemaker import aws_errors
+from pipelines.engines.sagemaker import aws_client, aws_errors
 from pipelines.job_settings import SageMaker
-
-
-def client(service: str, region: str) -> Any:
-    """A client of one service; boto3 is imported here, since most commands never need it."""
-    import boto3
-
-    return boto3.client(service, region_name=region)
 
 
 def check_identity(account: SageMaker, environment: str) -> None:
     """Raise UsageError where the credentials are of another account; PipelineError where there are none, or expired ones."""
     with aws_errors("credentials"):
-        found = client("sts", account.region).get_caller_identity()["Account"]
+        found = aws_client("sts", account.region).get_caller_identity()["Account"]
     if found != account.account_id:
         raise UsageError(
             f"the credentials are of account {found}, environment {environment!r} is account {account.account_id}: "
@@ -29,7 +20,7 @@ def check_roles(account: SageMaker, environment: str) -> None:
     """Raise UsageError for a role that is not there. Who may not ask is not stopped: AWS will say so itself."""
     from botocore.exceptions import ClientError
 
-    iam = client("iam", account.region)
+    iam = aws_client("iam", account.region)
     for arn in dict.fromkeys([account.role_arn, *account.roles.values()]):
         with aws_errors(arn):
             try:

@@ -11,10 +11,9 @@ from typing import Any, Protocol
 
 from components.shared.contracts.errors import PipelineError, UsageError, unknown
 from components.shared.contracts.records import Tier
-from components.shared.performance.model_registry import CHALLENGER, CHAMPION, ModelRegistry, Version
+from components.shared.performance.model_registry import CHALLENGER, CHAMPION, ModelRegistry, Version, holder
 from pipelines.configuration import Settings
-from pipelines.engines.sagemaker import aws_errors
-from pipelines.operations.preflight import client
+from pipelines.engines.sagemaker import aws_client, aws_errors
 
 APPROVER = "approver"
 """Tag of every version that was champion at some time: who made it so."""
@@ -121,7 +120,7 @@ class PackageChampions:
     def promote(self, version: str | None, by: str, stale: bool = False) -> Change:
         serving = self._newest("Approved")
         package = self._waiting() if version is None else version
-        details = self._describe(package)
+        details = describe_package(self.region, package)
         compared = details.get("CustomerMetadataProperties", {}).get(COMPARED_WITH, BASE)
         if serving != package:
             if compared != (serving or BASE) and not stale:
@@ -137,13 +136,13 @@ class PackageChampions:
         return Change(name=self.group, now=package, before=serving)
 
     def roll_back(self, by: str) -> Change:
-        approved = self._list("Approved", 2)
+        approved = newest_packages(self.region, self.group, "Approved", 2)
         if len(approved) < 2:
             raise UsageError(f"{self.group}: {len(approved)} approved versions: there is nothing to go back to")
         champion, before = approved
         # Rejected, so that no distillation takes it for a teacher.
         self._set(champion, "Rejected", f"rolled back by {by}")
-        self._move_alias(before, self._describe(before))
+        self._move_alias(before, describe_package(self.region, before))
         return Change(name=self.group, now=before, before=champion)
 
     def _move_alias(self, package: str, details: dict[str, Any]) -> None:
@@ -161,32 +160,36 @@ class PackageChampions:
         return found
 
     def _newest(self, status: str) -> str | None:
-        return next(iter(self._list(status, 1)), None)
-
-    def _list(self, status: str, count: int) -> list[str]:
-        with aws_errors(self.group):
-            found = client("sagemaker", self.region).list_model_packages(
-                ModelPackageGroupName=self.group,
-                ModelApprovalStatus=status,
-                SortBy="CreationTime",
-                SortOrder="Descending",
-                MaxResults=count,
-            )
-        return [item["ModelPackageArn"] for item in found["ModelPackageSummaryList"]][:count]
-
-    def _describe(self, package: str) -> dict[str, Any]:
-        with aws_errors(package):
-            return client("sagemaker", self.region).describe_model_package(ModelPackageName=package)
+        return next(iter(newest_packages(self.region, self.group, status, 1)), None)
 
     def _set(self, package: str, status: str, why: str) -> None:
         with aws_errors(package):
-            client("sagemaker", self.region).update_model_package(
+            aws_client("sagemaker", self.region).update_model_package(
                 ModelPackageArn=package, ModelApprovalStatus=status, ApprovalDescription=why
             )
 
 
-def holder(versions: list[Version], alias: str) -> Version | None:
-    return next((version for version in versions if alias in version.aliases), None)
+def package_group(environment: str, model_type: str, tier: str) -> str:
+    """The model package group of one model type on one tier, as Terraform names it."""
+    return f"srl-rlvr-{environment}-{model_type.replace('_', '-')}-{tier}"
+
+
+def newest_packages(region: str, group: str, status: str, count: int) -> list[str]:
+    """ARNs of at most `count` packages of a group with that approval status, newest first."""
+    with aws_errors(group):
+        found = aws_client("sagemaker", region).list_model_packages(
+            ModelPackageGroupName=group,
+            ModelApprovalStatus=status,
+            SortBy="CreationTime",
+            SortOrder="Descending",
+            MaxResults=count,
+        )
+    return [item["ModelPackageArn"] for item in found["ModelPackageSummaryList"]][:count]
+
+
+def describe_package(region: str, package: str) -> dict[str, Any]:
+    with aws_errors(package):
+        return aws_client("sagemaker", region).describe_model_package(ModelPackageName=package)
 
 
 def champions_of(what: str, settings: Settings, tracking_uri: str) -> tuple[Champions, str | None]:
@@ -209,7 +212,7 @@ def champions_of(what: str, settings: Settings, tracking_uri: str) -> tuple[Cham
     tier = tier_named(tier_name, what)
     if account is None:
         return AliasChampions(registry=registry, model_type=model_type, tier=tier), version or None
-    group = f"srl-rlvr-{settings.name}-{model_type.replace('_', '-')}-{tier}"
+    group = package_group(settings.name, model_type, tier)
     package = f"arn:aws:sagemaker:{account.region}:{account.account_id}:model-package/{group}/{version}"
     champions = PackageChampions(region=account.region, group=group, alias=alias_mover(registry, model_type, tier))
     return champions, package if version else None

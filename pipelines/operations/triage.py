@@ -12,8 +12,7 @@ from typing import Any
 from components.shared.contracts.errors import UsageError
 from pipelines import launch
 from pipelines.engines.run_folder import RunFolder, TaskStatus
-from pipelines.engines.sagemaker import LOG_GROUPS, aws_errors
-from pipelines.operations.preflight import client
+from pipelines.engines.sagemaker import LOG_GROUPS, aws_client, aws_errors
 
 TAIL = 20
 """Lines of the log that are shown."""
@@ -132,7 +131,7 @@ def of_execution(arn: str, environment: str) -> Triage:
     if len(parts) != 6 or "/execution/" not in parts[5]:
         raise UsageError(f"{arn} is no execution of a pipeline: pass the ARN that the report names, or a run's id")
     region = parts[3]
-    sagemaker = client("sagemaker", region)
+    sagemaker = aws_client("sagemaker", region)
     with aws_errors(arn):
         status = sagemaker.describe_pipeline_execution(PipelineExecutionArn=arn)
         pages = sagemaker.get_paginator("list_pipeline_execution_steps").paginate(PipelineExecutionArn=arn)
@@ -184,7 +183,7 @@ def job_log(step: dict[str, Any], region: str) -> tuple[str, ...]:
     kind = next((kind for kind in LOG_GROUPS if kind in metadata), None)
     if kind is None:
         return ()
-    logs, prefix = client("logs", region), metadata[kind]["Arn"].rpartition("/")[2] + "/"
+    logs, prefix = aws_client("logs", region), metadata[kind]["Arn"].rpartition("/")[2] + "/"
     with aws_errors(prefix):
         try:
             found = logs.describe_log_streams(logGroupName=LOG_GROUPS[kind], logStreamNamePrefix=prefix)

@@ -8,20 +8,7 @@ from pathlib import Path
 import pytest
 from toys import run_toys
 
-from pipelines.cli import cli, guarded
-
-
-@pytest.fixture
-def srl_rlvr(tmp_path, monkeypatch, capsys):
-    """Run the command in this process; gives exit code, output and errors."""
-    monkeypatch.setenv("SRL_RLVR_RUNS", str(tmp_path / "runs"))
-
-    def run(*arguments):
-        code = guarded(lambda: cli.main(args=list(arguments), prog_name="srl-rlvr", standalone_mode=False))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
+from pipelines.cli import guarded
 
 
 @pytest.mark.parametrize(

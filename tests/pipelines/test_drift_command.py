@@ -16,7 +16,6 @@ from components.shared.storage.jsonl import write_jsonl
 from components.shared.storage.paths import PROJECT
 from components.shared.trainers.base_trainer import Habits
 from components.shared.trainers.trainer_factory import create_trainer
-from pipelines.cli import cli, guarded
 
 FLAWLESS = Habits(visible=1.0, hidden=1.0, noise=0.0)
 REGION, BUCKET, GROUP = "us-east-1", "srl-rlvr-prod", "srl-rlvr-prod-npc-dialogue-gold"
@@ -50,13 +49,8 @@ def folders(world, tmp_path):
 
 
 @pytest.fixture
-def typed(capsys):
-    def run(*arguments):
-        words = ["drift", "--model-type", "npc_dialogue", *map(str, arguments)]
-        code = guarded(lambda: cli.main(args=words, prog_name="srl-rlvr", standalone_mode=False))
-        return code, *capsys.readouterr()
-
-    return run
+def typed(srl_rlvr):
+    return lambda *arguments: srl_rlvr("drift", "--model-type", "npc_dialogue", *map(str, arguments))
 
 
 def test_on_this_machine(folders, typed):

@@ -11,7 +11,7 @@ back, so a version outlives the run that trained it.
 
 import dataclasses
 import functools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
@@ -136,6 +136,11 @@ def open_registry(uri: str, downloads: Path | None = None) -> Registry:
     from components.shared.performance.sagemaker_registry import SCHEME, SageMakerRegistry
 
     return SageMakerRegistry(uri, downloads) if uri.startswith(SCHEME) else ModelRegistry(uri, downloads)
+
+
+def holder(versions: Iterable[Version], alias: str) -> Version | None:
+    """The version that holds an alias; none where none does."""
+    return next((version for version in versions if alias in version.aliases), None)
 
 
 def compare_versions(a: Version, b: Version) -> Comparison:
@@ -335,7 +340,7 @@ class ModelRegistry:
         return next(iter(self._list(name, digest)), None)
 
     def _holder(self, name: str, alias: str) -> Version | None:
-        return next((version for version in self._list(name) if alias in version.aliases), None)
+        return holder(self._list(name), alias)
 
     def _list(self, name: str, digest: str | None = None) -> list[Version]:
         """The versions of a model, or those of one policy, oldest first."""

@@ -34,6 +34,7 @@ from components.shared.performance.model_registry import (
     Comparison,
     Version,
     compare_versions,
+    holder,
     model_name,
     said_by,
     serves,
@@ -136,7 +137,7 @@ class SageMakerRegistry:
         next.
         """
         listed = self._list(version.name)
-        current = next((v for v in listed if CHAMPION in v.aliases), None)
+        current = holder(listed, CHAMPION)
         if over is not None and current and current.policy_digest not in (over, version.policy_digest):
             return False
         said = f"promoted by {approver}"
@@ -168,7 +169,7 @@ class SageMakerRegistry:
     def champion(self, model_type: str, tier: Tier) -> Champion | None:
         """What serves, its files verified; None where nothing does."""
         listed = self._list(model_name(model_type, tier))
-        version = next((v for v in listed if CHAMPION in v.aliases), None)
+        version = holder(listed, CHAMPION)
         return Champion(**dataclasses.asdict(version), path=self.fetch(version)) if version else None
 
     def fetch(self, version: Version) -> Path:

@@ -10,22 +10,8 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 
 from components.shared.storage.paths import PROJECT
-from pipelines.cli import cli, guarded
 
 ACCOUNT, REGION = "123456789012", "us-east-1"
-
-
-@pytest.fixture
-def srl_rlvr(tmp_path, monkeypatch, capsys):
-    """Run the command in this process; gives exit code, output and errors."""
-    monkeypatch.setenv("SRL_RLVR_RUNS", str(tmp_path / "runs"))
-
-    def run(*arguments):
-        code = guarded(lambda: cli.main(args=list(arguments), prog_name="srl-rlvr", standalone_mode=False))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
 
 
 @pytest.fixture

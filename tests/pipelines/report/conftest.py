@@ -109,21 +109,6 @@ class Night:
 
 
 @pytest.fixture
-def srl_rlvr(tmp_path, monkeypatch, capsys):
-    """Run the command in this process; gives exit code, output and errors."""
-    from pipelines.cli import cli, guarded
-
-    monkeypatch.setenv("SRL_RLVR_RUNS", str(tmp_path / "runs"))
-
-    def run(*arguments):
-        code = guarded(lambda: cli.main(args=list(arguments), prog_name="srl-rlvr", standalone_mode=False))
-        out, err = capsys.readouterr()
-        return code, out, err
-
-    return run
-
-
-@pytest.fixture
 def make_night(tmp_path):
     """A night by its id, SRL's steps, the alias that its policy got, how many answers fail, and the policy's digest."""
 
