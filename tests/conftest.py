@@ -1,12 +1,57 @@
 """Toy objects that several tests share."""
 
+import inspect
 import os
 import random
+import shutil
+import sys
+from types import SimpleNamespace
 
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ.setdefault("HF_HUB_OFFLINE", "1")
+os.environ.setdefault("DISABLE_MLFLOW_INTEGRATION", "TRUE")
 
 import pytest
+
+
+def pytest_collection_modifyitems(items):
+    """What is marked `whole` runs where campaigns are run whole."""
+    if os.environ.get("SRL_RLVR_CAMPAIGNS") != "whole":
+        skip = pytest.mark.skip(reason="the rest of a campaign: make verify runs it")
+        for item in items:
+            if item.get_closest_marker("whole"):
+                item.add_marker(skip)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def quick_stack():
+    """kfp asks `inspect.stack()` who called it at each setting of a task. That looks up every frame of pytest's in every
+    module that is loaded, and beside torch makes compiling take 25 times as long: here it is told the name at once."""
+    from kfp.dsl import pipeline_task
+
+    def stack():
+        return [None, (None, None, None, sys._getframe(2).f_code.co_name)]
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(pipeline_task, "inspect", SimpleNamespace(**{**vars(inspect), "stack": stack}))
+        yield
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_migration(tmp_path_factory):
+    """MLflow's migrations take seconds: a database that this process makes is a copy of the first, which went through."""
+    from components.shared.performance import mlflow_store
+
+    create, first = mlflow_store._create, tmp_path_factory.mktemp("mlflow") / "mlflow.db"
+
+    def copied(file):
+        create(first)
+        if not file.exists():
+            shutil.copy(first, file)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mlflow_store, "_create", copied)
+        yield
 
 
 @pytest.fixture

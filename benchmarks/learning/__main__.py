@@ -15,6 +15,7 @@ from pathlib import Path
 from benchmarks.learning.bench import ROOT, Bench
 from benchmarks.learning.page import write_page
 from benchmarks.learning.plan import LEARN, LEARN_FULL
+from benchmarks.learning.search import search
 from components.shared.contracts.errors import PipelineError
 
 
@@ -23,7 +24,7 @@ def main(argv: list[str] | None = None) -> int:
     what = parser.add_mutually_exclusive_group()
     what.add_argument("--full", action="store_true", help="every model type, 5 seeds, every arm")
     what.add_argument("--page", action="store_true", help="only write the page")
-    what.add_argument("--search", action="store_true", help="only choose SFT's learning rate, on validation scenarios")
+    what.add_argument("--search", action="store_true", help="only try what SFT and RLVR could be told, on validation")
     parser.add_argument("--results", type=Path, default=ROOT / "benchmarks" / "learning" / "results")
     parser.add_argument("--work", type=Path, default=ROOT / "runs" / "learning", help="trained policies and data sets")
     parser.add_argument("--docs", type=Path, default=ROOT / "docs", help="where learning.md goes")
@@ -33,7 +34,7 @@ def main(argv: list[str] | None = None) -> int:
     bench = Bench(options.results.resolve(), options.work.resolve(), assignments=tuple(options.set))
     try:
         if options.search:
-            bench.search()
+            search(bench, options.workers)
         elif not options.page:
             bench.run(LEARN_FULL if options.full else LEARN, options.workers)
         print(write_page(options.results, options.docs, bench.identity))

@@ -43,8 +43,7 @@ POINTS = 40
 FEW = 2
 """Updates of the run that shows what a stage costs to start."""
 SFT_RATE = 2e-3
-"""SFT's learning rate: the best of SEARCH_RATES on validation scenarios of SEARCH_SEED."""
-SEARCH_RATES, SEARCH_SEED, SEARCH_SECONDS = (5e-4, 1e-3, 2e-3, 4e-3), 100, 90.0
+"""SFT's learning rate: the best that search.py found."""
 
 
 read_settings = functools.cache(load_settings)
@@ -108,10 +107,10 @@ class Bench:
 
     def _measure(self, job: Job) -> None:
         if job.arm == DATA:
-            self._make_dataset(job)
+            self.make_dataset(job)
             return
         known = self._known(job)
-        training, policy = self._trained(job, known)
+        training, policy = self.trained(job, known)
         if known is None:
             self._judge(job, training, policy)
 
@@ -123,7 +122,7 @@ class Bench:
     # ---- one arm ----------------------------------------------------------------------------------------------------
 
     def _judge(self, job: Job, training: Training, policy: Path) -> None:
-        scores = self._scores(job, policy, Split.TEST)
+        scores = self.scores(job, policy, Split.TEST)
         parent = ARMS[job.arm].parent
         before = self._cost(job._replace(arm=parent)) if parent else 0.0
         result = ArmResult(
@@ -146,22 +145,22 @@ class Bench:
             flush=True,
         )
 
-    def _scores(self, job: Job, policy: Path, split: Split) -> dict[str, Any]:
-        out = self._folder(job) / f"scores-{split}.json"
+    def scores(self, job: Job, policy: Path, split: Split) -> dict[str, Any]:
+        out = self.folder(job) / f"scores-{split}.json"
         arguments = ["--dataset", self._dataset(job), "--policy", policy, "--split", split]
         self._process(out, "benchmarks.learning.judge", *arguments, "--seed", job.seed, "--out", out)
         return json.loads(out.read_text())
 
-    def _trained(self, job: Job, known: ArmResult | None) -> tuple[Training, Path]:
+    def trained(self, job: Job, known: ArmResult | None = None) -> tuple[Training, Path]:
         """The arm's policy, trained unless it is there."""
         arm = ARMS[job.arm]
         if arm.stage is None:
             return Training(cpu_seconds=0.0, updates=0), self._base(job)
-        folder = self._folder(job)
+        folder = self.folder(job)
         cost = folder / "training.json"
         if not cost.exists():
             budget = self._budget(job, arm, known)
-            training = self._sft(job, budget) if arm.stage == "sft" else self._stage(job, arm, budget)
+            training = self.train_sft(job, budget) if arm.stage == "sft" else self._stage(job, arm, budget)
             write_text(cost, training.model_dump_json() + "\n")
         return Training.model_validate_json(cost.read_bytes()), folder / "policy"
 
@@ -179,9 +178,9 @@ class Bench:
         assert found is not None  # the plan's order
         return found.cpu_seconds
 
-    def _sft(self, job: Job, seconds: float | None, rate: float = SFT_RATE) -> Training:
+    def train_sft(self, job: Job, seconds: float | None, rate: float = SFT_RATE) -> Training:
         assert seconds is not None  # every SFT arm is equal to another
-        arm, folder = ARMS[job.arm], self._folder(job)
+        arm, folder = ARMS[job.arm], self.folder(job)
         arguments = ["--dataset", self._dataset(job), "--policy", self._policy(job, arm)]
         arguments += ["--output", folder / "policy", "--report", folder / "report"]
         arguments += ["--seconds", f"{seconds:.3f}", "--rate", rate, "--seed", job.seed]
@@ -194,25 +193,25 @@ class Bench:
         config = self.stage_config(job, arm.stage, arm.settings)
         if budget is not None:
             config |= {"steps": self._steps_for(job, arm, config, budget)}
-        used, report = self._run_stage(job, arm, config, self._folder(job))
+        used, report = self.run_stage(job, arm, config, self.folder(job))
         metrics = report["metrics"]
         return Training(
             cpu_seconds=used,
             updates=metrics["updates"],
             highest_kl=metrics.get("highest_probe_kl", metrics["highest_kl"]),
             reason=report["details"]["reason"],
-            curves=read_curves(self._folder(job) / "report"),
+            curves=read_curves(self.folder(job) / "report"),
         )
 
     def _steps_for(self, job: Job, arm: Arm, config: dict[str, Any], budget: float) -> int:
         """Updates that cost `budget`, from the cost of a run of a few and of the run of the arm that it is equal to."""
         assert arm.equal_to is not None
-        start, _ = self._run_stage(job, arm, config | {"steps": FEW}, self._folder(job) / "few-updates")
+        start, _ = self.run_stage(job, arm, config | {"steps": FEW}, self.folder(job) / "few-updates")
         peer = self._known(job._replace(arm=arm.equal_to))
         assert peer is not None  # the plan's order
         return updates_for(budget, few=(FEW, start), many=(peer.updates, peer.stage_cpu_seconds))
 
-    def _run_stage(self, job: Job, arm: Arm, config: dict[str, Any], folder: Path) -> tuple[float, dict[str, Any]]:
+    def run_stage(self, job: Job, arm: Arm, config: dict[str, Any], folder: Path) -> tuple[float, dict[str, Any]]:
         assert arm.stage is not None
         inputs = {"dataset": self._dataset(job), "policy": self._policy(job, arm)}
         used = self._component(arm.stage, config, inputs, {n: folder / n for n in ("policy", "report")}, folder)
@@ -220,11 +219,11 @@ class Bench:
 
     def _policy(self, job: Job, arm: Arm) -> Path:
         assert arm.parent is not None
-        return self._base(job) if arm.parent == "base" else self._folder(job._replace(arm=arm.parent)) / "policy"
+        return self._base(job) if arm.parent == "base" else self.folder(job._replace(arm=arm.parent)) / "policy"
 
     # ---- data and configuration -------------------------------------------------------------------------------------
 
-    def _make_dataset(self, job: Job) -> None:
+    def make_dataset(self, job: Job) -> None:
         folder = self._dataset(job).parent
         for stage, (name, source, output) in DATA_STAGES.items():
             if not (folder / output / MANIFEST).exists():
@@ -259,7 +258,7 @@ class Bench:
     def _settings(self, model_type: str) -> Settings:
         return read_settings(self.environment, self.tier, (*self.assignments, f"model_type={model_type}"))
 
-    def _folder(self, job: Job) -> Path:
+    def folder(self, job: Job) -> Path:
         """Where the arm trains: another configuration, another folder."""
         return self.work / job.model_type / str(job.seed) / f"{job.arm}-{self.identity(job)}"
 
@@ -300,19 +299,6 @@ class Bench:
             lines = log.read_text(encoding="utf-8").strip().splitlines() or ["no output"]
             raise PipelineError(f"{module} {' '.join(map(str, arguments[:1]))} failed ({lines[-1]}): see {log}")
         return usage.ru_utime + usage.ru_stime
-
-    # ---- the search -------------------------------------------------------------------------------------------------
-
-    def search(self, model_type: str = "npc_dialogue") -> dict[str, float]:
-        """Validation scores of SFT by learning rate, on a seed that is not in any plan; the test split is not looked at."""
-        job, found = Job(model_type, SEARCH_SEED, "sft"), {}
-        self._make_dataset(job)
-        for rate in SEARCH_RATES:
-            self._sft(job, SEARCH_SECONDS, rate)
-            found[f"{rate:g}"] = self._scores(job, self._folder(job) / "policy", Split.VALIDATION)["test"]["score"]
-            print(f"SFT at {rate:g}: {100 * found[f'{rate:g}']:.1f} points on validation scenarios", flush=True)
-        write_text(self.results / "search.json", json.dumps(found, indent=1) + "\n")
-        return found
 
 
 def updates_for(budget: float, *, few: tuple[int, float], many: tuple[int, float]) -> int:

@@ -2,13 +2,16 @@
 
 import json
 from collections.abc import Callable, Iterator, Sequence
+from itertools import groupby
 from pathlib import Path
+from statistics import fmean
 
-from benchmarks.learning.bench import SEARCH_SECONDS, SEARCH_SEED, SFT_RATE
+from benchmarks.learning.bench import SFT_RATE
 from benchmarks.learning.estimates import Estimate, difference, estimate, relative_gain, verdict
 from benchmarks.learning.plan import ARMS, LEARN, LEARN_FULL, Job
 from benchmarks.learning.plot import draw
 from benchmarks.learning.results import ArmResult, read_results
+from benchmarks.learning.search import SFT_SECONDS, SFT_SEED, RLVRTrial, read_trials
 from components.shared.contracts.errors import PipelineError
 from components.shared.storage.artifacts import write_text
 
@@ -45,9 +48,13 @@ trained on, were answered once by each arm, greedily, and scored by the strict c
 Points are 100 x its mean score; ± is Student's 95 % interval over the seeds, of the differences by seed where two arms are
 compared.
 """
-SEARCH = f"""`python -m benchmarks.learning --search`: {SEARCH_SECONDS:.0f} CPU s at each rate on npc_dialogue, seed
-{SEARCH_SEED}, which no plan holds; the arms use {SFT_RATE:g}.
+SEARCH = f"""`python -m benchmarks.learning --search`: {SFT_SECONDS:.0f} CPU s at each rate on npc_dialogue, seed
+{SFT_SEED}, which no plan holds; the arms use {SFT_RATE:g}.
 """
+RLVR_SEARCH = """`python -m benchmarks.learning --search`: on npc_dialogue, seeds that no plan holds, each from its seed's
+SRL policy; points on validation scenarios, greedily, at the best look of the training. The rest as in the configuration.
+"""
+RLVR_COLUMNS = ["settings", "seeds", "start", "best", "CPU s"]
 
 
 def write_page(results: Path, docs: Path, identity: Callable[[Job], str]) -> str:
@@ -71,9 +78,7 @@ def write_page(results: Path, docs: Path, identity: Callable[[Job], str]) -> str
             figure = Path("images") / f"learning-{model_type}.svg"
             draw(mine, docs / figure)
             parts += [f"## {model_type}\n", f"![held-out scores, rewards and KL]({figure})\n", *sections(mine)]
-    search = results / "search.json"
-    if search.is_file():
-        parts += ["## SFT's learning rate\n", SEARCH, search_table(json.loads(search.read_text(encoding="utf-8")))]
+    parts += searches(results)
     if NOTES.is_file():
         parts.append(NOTES.read_text(encoding="utf-8"))
     write_text(docs / "learning.md", "\n".join(parts))
@@ -182,9 +187,34 @@ def forgetting_table(found: Sequence[ArmResult]) -> str:
     return table(["arm", "seeds", *columns], rows)
 
 
-def search_table(scores: dict[str, float]) -> str:
-    rows = [[rate, f"{100 * score:.1f}"] for rate, score in scores.items()]
-    return table(["learning rate", "points on validation scenarios"], rows)
+def searches(results: Path) -> Iterator[str]:
+    """What the arms' settings were chosen by, as far as it was measured."""
+    sft = results / "search.json"
+    if sft.is_file():
+        scores = json.loads(sft.read_text(encoding="utf-8"))
+        rows = [[rate, f"{100 * score:.1f}"] for rate, score in scores.items()]
+        yield from (
+            "## SFT's learning rate\n",
+            SEARCH,
+            table(["learning rate", "points on validation scenarios"], rows),
+        )
+    trials = read_trials(results)
+    if trials:
+        yield from (
+            "## RLVR's settings\n",
+            RLVR_SEARCH,
+            table(RLVR_COLUMNS, [*trial_rows(trials)]),
+        )
+
+
+def trial_rows(trials: Sequence[RLVRTrial]) -> Iterator[list[str]]:
+    """A row a setting: its seeds' scores, and their mean."""
+    for settings, group in groupby(trials, key=lambda t: t.settings):
+        mine = list(group)
+        best = [100 * t.best for t in mine]
+        each = ", ".join(f"{score:.1f}" for score in best)
+        start, seconds = fmean(100 * t.start for t in mine), fmean(t.cpu_seconds for t in mine)
+        yield [settings, str(len(mine)), f"{start:.1f}", f"{fmean(best):.1f} ({each})", f"{seconds:.0f}"]
 
 
 def by_arm(found: Sequence[ArmResult]) -> Iterator[tuple[str, list[ArmResult]]]:

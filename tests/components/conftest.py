@@ -1,7 +1,6 @@
 """A real MLflow store and sealed artifacts for the tests of registry, sink and registration."""
 
 import json
-import shutil
 
 import pytest
 
@@ -10,21 +9,12 @@ from components.shared.performance.mlflow_store import connect
 from components.shared.storage.artifacts import seal, write_text
 
 
-@pytest.fixture(scope="session")
-def migrated_database(tmp_path_factory):
-    """An MLflow database made once: creating one takes seconds, copying it none."""
-    file = tmp_path_factory.mktemp("mlflow") / "mlflow.db"
-    connect(f"sqlite:///{file}")
-    return file
-
-
 @pytest.fixture
-def store_uri(migrated_database, tmp_path):
+def store_uri(tmp_path):
     """The tracking URI of a fresh MLflow store."""
-    folder = tmp_path / "mlflow"
-    folder.mkdir()
-    shutil.copy(migrated_database, folder / "mlflow.db")
-    return f"sqlite:///{folder / 'mlflow.db'}"
+    uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
+    connect(uri)
+    return uri
 
 
 @pytest.fixture

@@ -1,6 +1,7 @@
 """The whole nightly DAG on this machine, as small as it goes: run, killed, resumed, run again, stopped by ctrl-C."""
 
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -19,7 +20,6 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 # What so small a run learns is no gain: the gates are opened, so that all of the DAG runs.
 RUN = ["run", "nightly", "--env", "test", "--set", "min_gain=-1", "--set", "distillation.min_retention=0.01"]
 RUN += ["--set", "distillation.min_diversity=0"]
-WHOLE = os.environ.get("SRL_RLVR_CAMPAIGNS") == "whole"
 RLVR = r"/rlvr/\w+/checkpoints/.*/step-00000002/rank-00000$"
 MOMENTS = {
     "generation, before its outputs": r"/trajectory_generation/\w+/trajectories$",
@@ -81,7 +81,7 @@ def kill(moment: str) -> dict[str, str]:
     return {"PYTHONPATH": str(Path(__file__).with_name("kill_at")), "KILL_AT": moment}
 
 
-@pytest.mark.skipif(not WHOLE, reason="one moment of the campaign is in the test of ctrl-C: make verify runs it whole")
+@pytest.mark.whole
 @pytest.mark.parametrize("moment", MOMENTS)
 def test_a_run_killed_with_9_is_resumed_to_the_same_bytes(undisturbed, tmp_path, moment):
     finished(command(tmp_path, *RUN, "--run-id", "one", **kill(MOMENTS[moment])), -signal.SIGKILL)
@@ -106,6 +106,8 @@ def test_the_same_night_again_is_all_cached_and_registers_nothing(undisturbed):
 
 
 def test_a_run_stopped_by_ctrl_c_and_then_killed_is_resumed_to_the_same_bytes(undisturbed, tmp_path):
+    for stage in ("trajectory_generation", "verification", "data_validation"):
+        shutil.copytree(undisturbed / "store" / stage, tmp_path / "store" / stage)
     process = command(tmp_path, *RUN, "--run-id", "one", CHECKPOINT_STEPS="")
     trained = threading.Event()
     while not trained.wait(0.05):

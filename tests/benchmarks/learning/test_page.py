@@ -3,6 +3,7 @@ import pytest
 from benchmarks.learning.page import write_page
 from benchmarks.learning.plan import ARMS, LEARN
 from benchmarks.learning.results import ArmResult, Held, Kept, write_result
+from benchmarks.learning.search import RLVR_SETTINGS, RLVRTrial
 from components.shared.contracts.errors import CorruptArtifact, PipelineError
 
 
@@ -79,3 +80,14 @@ def test_no_result_and_a_spoilt_one_are_one_line(page, tmp_path):
     (tmp_path / "results" / "npc_dialogue-1-base.json").write_text("{")
     with pytest.raises(CorruptArtifact, match=r"npc_dialogue-1-base\.json is not a result"):
         page({})
+
+
+def test_what_was_tried_stands_by_settings_with_its_seeds_and_what_is_tried_no_more_does_not(page, tmp_path):
+    folder = tmp_path / "results" / "search-rlvr"
+    folder.mkdir(parents=True)
+    settings = list(RLVR_SETTINGS)[1]
+    for name, seed, best in ((settings, 102, 0.75), (settings, 101, 0.65), ("of old", 101, 0.99)):
+        trial = RLVRTrial(settings=name, seed=seed, start=0.5, best=best, last=0.6, cpu_seconds=80.0)
+        (folder / f"{name}-{seed}.json").write_text(trial.model_dump_json())
+    text = page({"base": {1: 25.0}})
+    assert f"| {settings} | 2 | 50.0 | 70.0 (65.0, 75.0) | 80 |" in text and "of old" not in text

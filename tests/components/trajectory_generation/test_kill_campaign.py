@@ -23,8 +23,8 @@ WHOLE = os.environ.get("SRL_RLVR_CAMPAIGNS") == "whole"
 CONCURRENCY = 2
 IN_WORK = 2 * CONCURRENCY
 COUNTS = {"train": 14, "validation": 2, "test": 2}
-KILLS = 300 if WHOLE else 6
-BOUNDARY_STRIDE = 1 if WHOLE else 25
+KILLS = 300 if WHOLE else 3
+BOUNDARY_STRIDE = 1 if WHOLE else 50
 
 
 def stand_in_class():

@@ -26,7 +26,12 @@ EXPLAINED = {
     ),
     r"\.InputDataConfig\[\w+\]\.InputMode$": "the SDK repeats TrainingInputMode for each channel",
 }
-CASES = [("nightly", Tier.BRONZE), ("post_training", Tier.GOLD), ("distillation", Tier.SILVER)]
+WHOLE = pytest.mark.whole
+CASES = [
+    ("nightly", Tier.BRONZE),
+    pytest.param("post_training", Tier.GOLD, marks=WHOLE),
+    pytest.param("distillation", Tier.SILVER, marks=WHOLE),
+]
 
 
 @pytest.fixture(scope="module")

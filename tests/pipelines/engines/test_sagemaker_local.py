@@ -4,7 +4,6 @@ Needs an interpreter that has the SDK (`make sagemaker`).
 """
 
 import contextlib
-import os
 from pathlib import Path
 
 import pytest
@@ -143,7 +142,7 @@ def test_a_prefix_without_a_slash_takes_its_neighbours_too(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(os.environ.get("SRL_RLVR_CAMPAIGNS") != "whole", reason="minutes: run by make verify")
+@pytest.mark.whole
 def test_the_real_stages_give_the_same_artifacts_under_both_engines(sdk, tmp_path):
     """post_training, whole, registration on MLflow included; reports may hold how fast a stage was."""
     found = {}

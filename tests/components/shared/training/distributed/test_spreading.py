@@ -28,6 +28,7 @@ from components.shared.training.policies import load_policy
 RANKS = Path(__file__).with_name("ranks_driver.py")
 TOLERANCE = 1e-5
 slow = pytest.mark.slow
+whole = pytest.mark.whole
 pytestmark = pytest.mark.timeout(1800)
 
 
@@ -94,7 +95,7 @@ def srl_alone(srl):
 
 
 @slow
-@pytest.mark.parametrize(("strategy", "processes"), [(Strategy.DDP, 2), (Strategy.FSDP, 4)])
+@pytest.mark.parametrize(("strategy", "processes"), [(Strategy.DDP, 2), pytest.param(Strategy.FSDP, 4, marks=whole)])
 def test_srl_learns_and_undoes_the_same_on_any_number_of_processes(srl, srl_alone, strategy, processes):
     together = srl.run(f"{strategy}-{processes}", strategy, processes)
     same_curves(metrics(together / "report"), metrics(srl_alone / "report"))
@@ -162,14 +163,20 @@ def grpo_alone(grpo):
     return grpo("alone", Strategy.SINGLE, 1)
 
 
+@pytest.fixture(scope="module")
+def grpo_of_four(grpo):
+    return grpo("four", Strategy.FSDP, 4)
+
+
 def held(out):
     return [json.loads(path.read_text()) for path in sorted(out.glob("rank-*.json"))]
 
 
 @slow
 @pytest.mark.parametrize(("strategy", "processes"), [(Strategy.DDP, 2), (Strategy.FSDP, 4)])
-def test_grpo_learns_the_same_and_each_process_holds_its_share(grpo, grpo_alone, strategy, processes):
-    together = grpo(f"{strategy}{processes}", strategy, processes)
+def test_grpo_learns_the_same_and_each_process_holds_its_share(grpo, grpo_alone, request, strategy, processes):
+    of_four = strategy == Strategy.FSDP
+    together = request.getfixturevalue("grpo_of_four") if of_four else grpo("two", strategy, processes)
     same_curves(metrics(together), metrics(grpo_alone))
     same_weights(together / "policy", grpo_alone / "policy")
     (whole,) = held(grpo_alone)
@@ -186,22 +193,22 @@ def test_grpo_learns_the_same_and_each_process_holds_its_share(grpo, grpo_alone,
 
 
 @slow
-def test_grpo_saved_by_four_goes_on_with_two(grpo, grpo_alone):
-    stopped = grpo("shared", Strategy.FSDP, 4, steps=3)
-    # What a training leaves that was told to end is not gone on with; what it saved on the way is.
-    shutil.rmtree(max((stopped.parent / "checkpoints").glob("step-*")))
-    resumed = grpo("shared", Strategy.FSDP, 2)
+def test_grpo_saved_by_four_goes_on_with_two(grpo, grpo_alone, grpo_of_four):
+    for newer in sorted((grpo_of_four.parent / "checkpoints").glob("step-*"))[1:]:
+        shutil.rmtree(newer)
+    resumed = grpo(grpo_of_four.parent.name, Strategy.FSDP, 2)
     same_curves(metrics(resumed), metrics(grpo_alone))
 
 
 @slow
+@whole
 def test_processes_that_sample_on_their_own_stay_in_step(grpo):
     """Answers end at different lengths on different processes; a sharded model must be run equally often on all."""
     assert len(metrics(grpo("sampled", Strategy.FSDP, 2, sampled=1))) == 6
 
 
 @slow
-@pytest.mark.parametrize("strategy", [Strategy.DDP, Strategy.FSDP])
+@pytest.mark.parametrize("strategy", [pytest.param(Strategy.DDP, marks=whole), Strategy.FSDP])
 def test_rlvr_s_whole_stage_goes_over_two_processes_and_on_from_their_checkpoint(
     npc_dataset, npc_policy_folder, tmp_path, environment, strategy
 ):
