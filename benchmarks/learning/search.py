@@ -22,13 +22,12 @@ MODEL_TYPE = "npc_dialogue"
 SFT_RATES, SFT_SEED, SFT_SECONDS = (5e-4, 1e-3, 2e-3, 4e-3), 100, 90.0
 RLVR_SEEDS = (101, 102, 103)
 RLVR_SETTINGS: dict[str, dict[str, JsonValue]] = {
-    "5e-4": {"steps": 100, "learning_rate": 5e-4},
-    "1e-3": {"steps": 100, "learning_rate": 1e-3},
-    "2e-3": {"steps": 100, "learning_rate": 2e-3},
-    "5e-4, 16 prompts, 200 updates": {"steps": 200, "prompts_per_step": 16, "learning_rate": 5e-4},
-    "5e-4, each rollout twice": {"steps": 100, "iterations": 2, "learning_rate": 5e-4},
+    "GRPO, 5e-4": {"steps": 100, "learning_rate": 5e-4},
+    "GRPO, 1e-3": {"steps": 100, "learning_rate": 1e-3},
+    "GRPO, 2e-3": {"steps": 100, "learning_rate": 2e-3},
+    "PPO, 1e-3": {"steps": 100, "learning_rate": 1e-3, "algorithm": "ppo"},
 }
-"""What is tried, all with about as many rollouts."""
+"""What is tried, all with as many rollouts."""
 
 
 class RLVRTrial(Record):

@@ -45,8 +45,8 @@ def run(config: TrajectoryGenerationConfig, inputs: Mapping[str, Path], outputs:
     teachers = create_teachers(trainer, config)
     planner = create_planner(trainer, config)
     counts = {split: getattr(config.counts, split) for split in Split}
-    scenarios, kinds = generate_examples(trainer, counts, config.seed, config.examples)
-    taught = [*scenarios[Split.TRAIN], *scenarios[Split.VALIDATION]]
+    scenarios, kinds = generate_examples(trainer, counts, config.seed, config.examples, config.counts.practice)
+    taught = [*scenarios[Split.TRAIN][: config.counts.train], *scenarios[Split.VALIDATION]]
     orchestrator = Orchestrator(
         retriever=open_retriever(config.knowledge or f"world:{config.world}", embeddings=config.embeddings),
         teachers=teachers,

@@ -18,11 +18,14 @@ from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, St
 class Counts(BaseModel):
     """How many distinct scenarios to draw for each split."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid")
+    model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
     train: int = Field(default=1500, ge=1)
     validation: int = Field(default=300, ge=1)
     test: int = Field(default=1000, ge=1)
+    practice: int = Field(default=4500, ge=0)
+    """Further training scenarios, as many of them as the world yields: no teacher answers them, RLVR and distillation
+    practise on them. On the taught ones alone a student comes to know its teacher's answers by heart."""
 
 
 class PlannerConfig(BaseModel):

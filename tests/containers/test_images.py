@@ -118,7 +118,7 @@ def test_the_images_own_user_runs_a_stage_on_artifacts_of_somebody_else(data_ima
     work = tmp_path / "work"
     work.mkdir()
     config = work / "generation.yaml"
-    config.write_text("counts: {train: 12, validation: 2, test: 4}\n")
+    config.write_text("counts: {train: 12, validation: 2, test: 4, practice: 0}\n")
     made = [f"--output={name}={work / name}" for name in ("trajectories", "report")]
     assert main(["trajectory_generation", "--config", str(config), *made]) == 0
 

@@ -28,9 +28,21 @@ def generate_scenarios(
 
 
 def generate_examples(
+    trainer: ModelTypeTrainer, counts: Mapping[Split, int], seed: int, config: ExamplesConfig, practice: int = 0
+) -> tuple[dict[Split, list[Scenario]], dict[str, int]]:
+    """Scenarios as `generate_scenarios` gives them, those for training chosen by `config`; and how many of each kind.
+
+    Behind those for training come at most `practice` more, plainly drawn, which the kinds do not count.
+    """
+    scenarios, kinds = _chosen(trainer, counts, seed, config)
+    seen = {normalised(scenario.prompt) for drawn in scenarios.values() for scenario in drawn}
+    scenarios[Split.TRAIN] += _up_to(_draw(trainer, Split.TRAIN, practice, f"{seed}/practice", seen))
+    return scenarios, kinds
+
+
+def _chosen(
     trainer: ModelTypeTrainer, counts: Mapping[Split, int], seed: int, config: ExamplesConfig
 ) -> tuple[dict[Split, list[Scenario]], dict[str, int]]:
-    """Scenarios as `generate_scenarios` gives them, those for training chosen by `config`; and how many of each kind."""
     if config.plain:
         return generate_scenarios(trainer, counts, seed), {ExampleKind.COLLABORATIVE: counts[Split.TRAIN]}
     scenarios = generate_scenarios(trainer, {s: n for s, n in counts.items() if s != Split.TRAIN}, seed)
@@ -44,16 +56,23 @@ def generate_examples(
 
 def _as_many(trainer: ModelTypeTrainer, count: int, times: int, seed: int, seen: set[str]) -> list[Scenario]:
     """`count` times `times` training scenarios, or as many as the world yields, but at least `count`."""
+    return _up_to(_draw(trainer, Split.TRAIN, count * times, seed, seen), least=count)
+
+
+def _up_to(drawing: Iterator[Scenario], least: int = 0) -> list[Scenario]:
+    """What is drawn until the world yields no more; raises the UsageError of that where it is fewer than `least`."""
     drawn: list[Scenario] = []
     try:
-        drawn.extend(_draw(trainer, Split.TRAIN, count * times, seed, seen))
+        drawn.extend(drawing)
     except UsageError:
-        if len(drawn) < count:
+        if len(drawn) < least:
             raise
     return drawn
 
 
-def _draw(trainer: ModelTypeTrainer, split: Split, count: int, seed: int, seen: set[str]) -> Iterator[Scenario]:
+def _draw(trainer: ModelTypeTrainer, split: Split, count: int, seed: int | str, seen: set[str]) -> Iterator[Scenario]:
+    if count == 0:
+        return
     drawn = 0
     try:
         for scenario in trainer.scenarios(random.Random(f"{seed}/{split}"), sys.maxsize, [split]):

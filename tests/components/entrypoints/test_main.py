@@ -8,7 +8,7 @@ import pytest
 
 from components.entrypoints.main import main
 
-SMALL = "counts: {train: 40, validation: 5, test: 5}\n"
+SMALL = "counts: {train: 40, validation: 5, test: 5, practice: 0}\n"
 
 
 @pytest.fixture(scope="module")

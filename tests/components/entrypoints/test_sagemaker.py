@@ -18,7 +18,7 @@ from components.shared.contracts.environment import CHECKPOINTS
 from components.shared.contracts.stage import ArtifactKind, Report
 from components.shared.storage.artifacts import seal, verify, write_text
 
-SMALL = ["counts.train=40", "counts.validation=5", "counts.test=10", "seed=3"]
+SMALL = ["counts.train=40", "counts.validation=5", "counts.test=10", "counts.practice=0", "seed=3"]
 PLAIN = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(), inner, max_size=3),
@@ -84,7 +84,7 @@ def test_a_processing_job_fills_the_folders_that_are_mounted(ml):
     assert main(["trajectory_generation", "--sagemaker", "processing", "--set", *SMALL]) == 0
     assert {name: folder.stat().st_ino for name, folder in mounted.items()} == inodes
     manifest = verify(mounted["trajectories"], ArtifactKind.TRAJECTORIES)
-    assert manifest.metadata["config"]["counts"] == {"train": 40, "validation": 5, "test": 10}
+    assert manifest.metadata["config"]["counts"] == {"train": 40, "validation": 5, "test": 10, "practice": 0}
     assert manifest.metadata["config"]["seed"] == 3
     verify(mounted["report"], ArtifactKind.REPORT)
     assert [path.name for path in (ml / "processing").iterdir()] == ["output"]
@@ -93,7 +93,7 @@ def test_a_processing_job_fills_the_folders_that_are_mounted(ml):
 def test_its_artifacts_are_those_of_the_command_line(ml, tmp_path_factory):
     by_hand = tmp_path_factory.mktemp("hand")
     config = by_hand / "config.yaml"
-    config.write_text("counts: {train: 40, validation: 5, test: 10}\nseed: 3\n")
+    config.write_text("counts: {train: 40, validation: 5, test: 10, practice: 0}\nseed: 3\n")
     outputs = [f"--output={name}={by_hand / name}" for name in ("trajectories", "report")]
     assert main(["trajectory_generation", "--config", str(config), *outputs]) == 0
     assert main(["trajectory_generation", "--sagemaker", "processing", "--set", *SMALL]) == 0

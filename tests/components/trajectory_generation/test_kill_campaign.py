@@ -67,7 +67,7 @@ def stage(server):
         text=True,
         env=environment,
     )
-    yield Stage(process, {"counts": COUNTS, "teacher": teacher})
+    yield Stage(process, {"counts": {**COUNTS, "practice": 0}, "teacher": teacher})
     process.stdin.close()
     process.wait(timeout=20)
 

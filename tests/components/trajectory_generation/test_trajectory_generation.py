@@ -18,7 +18,7 @@ from components.trajectory_generation.run import quarantined
 from components.trajectory_generation.setup import create_teachers
 from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
-CONFIG = {"counts": {"train": 120, "validation": 15, "test": 40}, "seed": 4}
+CONFIG = {"counts": {"train": 120, "validation": 15, "test": 40, "practice": 30}, "seed": 4}
 
 
 def generate(folder, **changes):
@@ -43,8 +43,9 @@ def records(folder):
 
 def test_every_taught_scenario_is_accepted_or_in_quarantine(generated):
     trajectories, scenarios, quarantine = records(generated[0])
-    assert Counter(s.split for s in scenarios) == {Split.TRAIN: 120, Split.VALIDATION: 15, Split.TEST: 40}
-    taught = [s.id for s in scenarios if s.split != Split.TEST]
+    assert Counter(s.split for s in scenarios) == {Split.TRAIN: 120 + 30, Split.VALIDATION: 15, Split.TEST: 40}
+    train = [s.id for s in scenarios if s.split == Split.TRAIN]
+    taught = train[:120] + [s.id for s in scenarios if s.split == Split.VALIDATION]
     exhausted = [Exhausted.model_validate(r.record).scenario.id for r in quarantine]
     assert sorted([t.scenario.id for t in trajectories] + exhausted) == sorted(taught)
 

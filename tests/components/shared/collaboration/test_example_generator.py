@@ -1,6 +1,7 @@
 import pytest
 
-from components.shared.collaboration.example_generator import generate_scenarios, normalised
+from components.shared.collaboration.example_generator import generate_examples, generate_scenarios, normalised
+from components.shared.collaboration.examples_config import ExamplesConfig
 from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Split
 
@@ -26,6 +27,22 @@ def test_asking_more_of_one_split_leaves_the_others_as_they_were(trainer):
     less = generate_scenarios(trainer, COUNTS, 1)
     assert more[Split.TEST] == less[Split.TEST]
     assert more[Split.TRAIN][:60] == less[Split.TRAIN]
+
+
+def test_practice_comes_behind_what_is_taught_and_changes_nothing_before_it(trainer):
+    taught = generate_scenarios(trainer, COUNTS, 1)
+    drawn, kinds = generate_examples(trainer, COUNTS, 1, ExamplesConfig(), practice=25)
+    train = drawn[Split.TRAIN]
+    assert (train[:60], len(train), kinds) == (taught[Split.TRAIN], 85, {"collaborative": 60})
+    everything = [s for scenarios in drawn.values() for s in scenarios]
+    assert all(s.split == Split.TRAIN for s in train) and len({s.prompt for s in everything}) == 125
+
+
+def test_practice_is_as_much_as_the_world_yields(trainer):
+    trainer.limit = 6
+    counts = {Split.TRAIN: 3, Split.TEST: 1}
+    drawn, _ = generate_examples(trainer, counts, 1, ExamplesConfig(), practice=1000)
+    assert 3 < len(drawn[Split.TRAIN]) < 1000
 
 
 def test_two_states_with_one_prompt_are_drawn_once(trainer, monkeypatch):
