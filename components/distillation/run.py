@@ -7,7 +7,7 @@ from typing import Any
 from components.distillation.distillation_pipeline import on_policy, warm_up
 from components.distillation.quality_validator import validate
 from components.distillation.spec import SPEC, DistillationConfig
-from components.distillation.student import merged, open_student
+from components.distillation.student import open_student
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
@@ -17,6 +17,7 @@ from components.shared.performance.samples import sample_rollouts
 from components.shared.performance.scoring import Scores, describe, final_metrics, score_policy
 from components.shared.performance.weakness_detector import evaluated
 from components.shared.storage.jsonl import write_jsonl
+from components.shared.training.adapters import merged, save_adapter
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
 from components.shared.training.distributed.world import World
@@ -42,7 +43,8 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
     served = dataset.served()
     warm_up(student, teacher, scenarios, budget, config, tracker, warm, served)
     on_policy(student, teacher, scenarios, budget, config, tracker, own)
-    student = merged(student, outputs["policy"], inputs["student"])
+    save_adapter(student, outputs["policy"], inputs["student"])
+    student = merged(student)
     sample_rollouts(student, dataset, tracker, step=config.warmup_steps + config.onpolicy_steps)
     save_policy(student, outputs["policy"])
     scores = score_roles(config, dataset, {**inputs, "student": outputs["policy"]})

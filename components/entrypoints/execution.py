@@ -11,10 +11,11 @@ from tempfile import TemporaryDirectory
 from pydantic import JsonValue
 
 from components.shared.contracts.configuration import parse_config
+from components.shared.contracts.environment import STRATEGY
 from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.contracts.stage import Report, StageConfig, StageSpec
 from components.shared.storage.artifacts import Manifest, seal, verify, whole, write_text
-from components.shared.training.distributed.launch import main_process
+from components.shared.training.distributed.launch import main_process, one_of_many, strategy_of_job
 
 REPORT = "report.json"
 
@@ -32,11 +33,16 @@ class Request:
 def execute(request: Request) -> Report:
     """Run the stage and return its report.
 
-    Raises UsageError for a bad configuration or a missing input or output, CorruptArtifact for an input that does not
-    match its manifest, and whatever the stage itself raises; then no output exists.
+    Raises UsageError for a bad configuration, one that several processes cannot follow together, or a missing input or
+    output, CorruptArtifact for an input that does not match its manifest, and whatever the stage itself raises; then no
+    output exists.
     """
     spec = request.spec
     config = parse_config(spec.config, request.config, spec.name)
+    if one_of_many():
+        strategy = strategy_of_job()
+        if (refused := config.refuses(strategy)) is not None:
+            raise UsageError(f"{spec.name}: {STRATEGY} = {strategy}: {refused}")
     for what, wanted, given in (("input", spec.inputs, request.inputs), ("output", spec.all_outputs, request.outputs)):
         missing = [name for name in wanted if name not in given]
         if missing:

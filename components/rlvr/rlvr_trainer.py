@@ -1,7 +1,8 @@
 """RLVR: outcome rewards, anchored to the frozen SRL policy.
 
 TRL loads the reference from the policy's path, not from the object in memory: it is given the SRL policy's folder, so that
-what it anchors to cannot move. Rewards are the model type's own, in [0, 1].
+what it anchors to cannot move. Of a policy with an adapter the reference is the policy without it. Rewards are the model
+type's own, in [0, 1].
 """
 
 from collections.abc import Sequence
@@ -18,6 +19,7 @@ from components.rlvr.spec import RLVRConfig, RolloutEngine
 from components.rlvr.watch import RewardWatch
 from components.shared.contracts.records import Scenario, Split
 from components.shared.performance.performance_tracker import PerformanceTracker
+from components.shared.training.adapters import bare
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
 from components.shared.training.exact_resume import Stateful
@@ -124,7 +126,7 @@ def train(
     validation = Validation.of(config.validation, policy, dataset.trainer, held_out, max_tokens, tracker)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
     if config.algorithm == Algorithm.PPO:
-        attach_value_head(policy.model)
+        attach_value_head(bare(policy.model))
     with TemporaryDirectory() as scratch:
         trainer = optimizer_class(config)(
             model=policy.model,
@@ -150,7 +152,7 @@ def train(
         train_quietly(trainer)
         validation.finish(trainer.state.global_step)
     if config.algorithm == Algorithm.PPO:
-        detach_value_head(policy.model)
+        detach_value_head(bare(policy.model))
     alerts = [*watch.alerts, *kl_alerts(recorder.curves, guard, config.kl)]
     return summarize(trainer.state.global_step, config.steps, recorder.curves, guard, validation, alerts)
 

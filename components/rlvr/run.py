@@ -11,12 +11,12 @@ from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.samples import sample_rollouts
+from components.shared.training.adapters import merged, opened
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
 from components.shared.training.distributed.launch import strategy_of_job
-from components.shared.training.distributed.spreading import spread_frozen
 from components.shared.training.distributed.world import joined
-from components.shared.training.policies import deterministic, load_policy, save_policy
+from components.shared.training.policies import deterministic, save_policy
 
 RETENTION_TASKS = 200
 """Held-out scenarios, and as many trajectories, on which forgetting is measured."""
@@ -38,13 +38,13 @@ def run(config: RLVRConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pa
             "are needed: draw more (trajectory_generation.counts) or lower prompts_per_step"
         )
     with joined() as world:
-        policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
-        spread_frozen(reference.model, strategy_of_job(), world)
+        policy, reference = opened(inputs["policy"], config.lora_rank, strategy_of_job(), world)
         max_tokens = dataset.max_tokens(policy.tokenizer)
         before = measure(reference, dataset.trainer, held_out, texts, max_tokens)
         tracker = PerformanceTracker(outputs["report"])
         checkpoints = Checkpoints.of_stage(SPEC, config, inputs, world)
         result = train(policy, reference, inputs["policy"], dataset, scenarios, config, tracker, checkpoints)
+        policy = merged(policy)
         after = measure(policy, dataset.trainer, held_out, texts, max_tokens)
         sample_rollouts(policy, dataset, tracker, step=result.updates)
         save_policy(policy, outputs["policy"])

@@ -11,9 +11,17 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
+from components.shared.contracts.environment import Strategy
 from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, StageSpec
 from components.shared.performance.validation_loop import ValidationSettings
-from components.shared.training.grpo.settings import Algorithm, KLSettings, SamplingSettings, Scoring, Settings
+from components.shared.training.grpo.settings import (
+    Algorithm,
+    KLSettings,
+    SamplingSettings,
+    Scoring,
+    Settings,
+    refused_by_trl,
+)
 
 
 class RolloutEngine(StrEnum):
@@ -72,7 +80,10 @@ class WatchSettings(Settings):
 
 class RLVRConfig(StageConfig):
     algorithm: Algorithm = Algorithm.GRPO
-    steps: int = Field(default=50, ge=1)
+    lora_rank: int | None = Field(default=None, ge=1)
+    """Rank of a LoRA on every linear layer (of a mixture of experts: of attention), which alone is trained and in the end
+    merged; switched off, it is the SRL policy, so that no second copy is held. None trains every weight."""
+    steps: int = Field(default=100, ge=1)
     """Updates."""
     prompts_per_step: int = Field(default=32, ge=1)
     """Scenarios an update."""
@@ -84,7 +95,7 @@ class RLVRConfig(StageConfig):
     """Updates that are made, each on its share of the prompts, before the next rollouts."""
     iterations: int = Field(default=1, ge=1)
     """Times that each rollout is trained on."""
-    learning_rate: float = Field(default=5e-4, gt=0)
+    learning_rate: float = Field(default=1e-3, gt=0)
     max_grad_norm: float = Field(default=1.0, gt=0)
     beta: float = Field(default=0.03, gt=0)
     """Coefficient of the KL penalty to the SRL policy at the start, and its floor. Zero would load no reference at all, so
@@ -105,6 +116,11 @@ class RLVRConfig(StageConfig):
     rollouts: RolloutEngine = RolloutEngine.TRANSFORMERS
     vllm_url: str | None = None
     """Base URL of the vLLM server, where `rollouts` is vllm_server."""
+
+    def refuses(self, strategy: Strategy) -> str | None:
+        if strategy == Strategy.FSDP and self.algorithm == Algorithm.PPO:
+            return "ppo needs the hidden states of a whole model: train with ddp, or by grpo"
+        return refused_by_trl(strategy, self.lora_rank)
 
     @model_validator(mode="after")
     def _whole_micro_batches(self) -> Self:

@@ -9,13 +9,13 @@ from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.samples import sample_rollouts
+from components.shared.training.adapters import merged, opened
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
 from components.shared.training.distributed.launch import strategy_of_job
 from components.shared.training.distributed.learner import create_learner
-from components.shared.training.distributed.spreading import spread_frozen
 from components.shared.training.distributed.world import joined
-from components.shared.training.policies import deterministic, load_policy, save_policy
+from components.shared.training.policies import deterministic, save_policy
 from components.shared.training.validation_callback import Validation
 from components.srl import similarity_trainer
 from components.srl.spec import SPEC, Reading, SRLConfig
@@ -35,13 +35,12 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
             f"srl: {len(rows)} training and {len(probe)} validation trajectories: generate more of both"
         )
     with joined() as world:
-        policy, reference = load_policy(inputs["policy"]), load_policy(inputs["policy"])
+        strategy = strategy_of_job()
+        policy, reference = opened(inputs["policy"], config.lora_rank, strategy, world)
         tracker = PerformanceTracker(outputs["report"])
         checkpoints = Checkpoints.of_stage(SPEC, config, inputs, world)
         scenarios, max_tokens = list(dataset.scenarios(Split.VALIDATION)), dataset.max_tokens(policy.tokenizer)
         validation = Validation.of(config.validation, policy, dataset.trainer, scenarios, max_tokens, tracker)
-        strategy = strategy_of_job()
-        spread_frozen(reference.model, strategy, world)
         if config.reading == Reading.SIMILARITY:
             weights = None
             result: similarity_trainer.SimilarityResult | SRLResult = similarity_trainer.train(
@@ -50,7 +49,8 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         else:
             learner = create_learner(policy.model, strategy, world, optimizer_settings(config))
             result = train(policy, reference, rows, probe, config, tracker, learner, checkpoints, validation)
-            weights = learner.weights()
+            weights = learner.weights() if config.lora_rank is None else None
+        policy = merged(policy)
         sample_rollouts(policy, dataset, tracker, step=result.updates)
         save_policy(policy, outputs["policy"], weights)
     return Report(

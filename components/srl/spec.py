@@ -12,9 +12,15 @@ from enum import StrEnum
 
 from pydantic import Field
 
+from components.shared.contracts.environment import Strategy
 from components.shared.contracts.stage import ArtifactKind, Job, StageConfig, StageSpec
 from components.shared.performance.validation_loop import ValidationSettings
-from components.shared.training.grpo.settings import SamplingSettings, Settings
+from components.shared.training.grpo.settings import (
+    SamplingSettings,
+    Settings,
+    refused_by_adapter,
+    refused_by_trl,
+)
 
 
 class Reading(StrEnum):
@@ -70,6 +76,9 @@ class SimilaritySettings(Settings):
 
 class SRLConfig(StageConfig):
     reading: Reading = Reading.WEIGHTED
+    lora_rank: int | None = Field(default=None, ge=1)
+    """Rank of a LoRA on every linear layer (of a mixture of experts: of attention), which alone is trained and in the end
+    merged; switched off, it is the base, so that no second copy is held. None trains every weight."""
     steps: int = Field(default=390, ge=1)
     """Updates."""
     batch_size: int = Field(default=64, ge=1)
@@ -90,6 +99,10 @@ class SRLConfig(StageConfig):
     validation: ValidationSettings = ValidationSettings(every=130)
     """Looks at held-out scenarios between the updates, in either reading."""
     similarity: SimilaritySettings = SimilaritySettings()
+
+    def refuses(self, strategy: Strategy) -> str | None:
+        refused = refused_by_trl if self.reading == Reading.SIMILARITY else refused_by_adapter
+        return refused(strategy, self.lora_rank)
 
 
 SPEC = StageSpec(

@@ -9,6 +9,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, ConfigDict, Field, JsonValue
 
+from components.shared.contracts.environment import Strategy
 from components.shared.contracts.records import Record
 
 
@@ -41,6 +42,10 @@ class StageConfig(BaseModel):
 
     seed: int = Field(default=0, ge=0, lt=2**32)
     """Seed of everything random in the stage; numpy's generators take no other."""
+
+    def refuses(self, strategy: Strategy) -> str | None:
+        """Why several processes cannot do the stage's work by this strategy, and what to do; none where they can."""
+        return None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

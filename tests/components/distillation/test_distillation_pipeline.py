@@ -12,7 +12,7 @@ from torch.nn import functional
 from components.distillation.distillation_pipeline import answers_to, match_teacher, on_policy, warm_up
 from components.distillation.run import check_vocabularies, run
 from components.distillation.spec import DistillationConfig
-from components.distillation.student import ADAPTER, open_student
+from components.distillation.student import open_student
 from components.shared.contracts.environment import Strategy
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Split
@@ -21,6 +21,7 @@ from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.serving.adapters import ServedBase, check
 from components.shared.storage.artifacts import MANIFEST, read_manifest, seal
 from components.shared.storage.jsonl import write_jsonl
+from components.shared.training.adapters import ADAPTER
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed.learner import create_learner
 from components.shared.training.distributed.settings import AdamWSettings

@@ -112,6 +112,11 @@ def processes_of_host(environment: Mapping[str, str] = os.environ) -> int:
     return max(1, torch.cuda.device_count())
 
 
+def one_of_many(environment: Mapping[str, str] = os.environ) -> bool:
+    """Whether other processes run the same command beside this one."""
+    return int(environment.get("WORLD_SIZE", "1")) > 1
+
+
 def main_process(environment: Mapping[str, str] = os.environ) -> bool:
     """Whether this process is the one, of all that run the same command, whose outputs count."""
     return environment.get("RANK", "0") == "0"

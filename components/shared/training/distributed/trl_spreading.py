@@ -13,8 +13,7 @@ from typing import TYPE_CHECKING, Any
 from torch import nn
 from transformers import PreTrainedModel
 
-from components.shared.contracts.environment import STRATEGY, Strategy
-from components.shared.contracts.errors import UsageError
+from components.shared.contracts.environment import Strategy
 from components.shared.training.distributed.launch import strategy_of_job
 from components.shared.training.distributed.spreading import assert_spread, spread, spread_frozen
 from components.shared.training.distributed.world import World
@@ -38,8 +37,6 @@ class SpreadTrainer(Host):
             spread_frozen(reference, self._strategy, self._world)
 
     def _spread(self, model: PreTrainedModel) -> None:
-        if self._strategy == Strategy.DEEPSPEED:
-            raise UsageError(f"{STRATEGY} = deepspeed is for weighted SRL: train with fsdp, which splits as much")
         if self._strategy == Strategy.FSDP:
             spread(model, self._strategy, self._world)
             for mark in ("_is_distributed_loading_by_transformers", "_is_fsdp_managed_module"):

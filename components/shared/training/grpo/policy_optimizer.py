@@ -14,7 +14,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
-from accelerate.utils import is_peft_model
 from datasets import Dataset
 from transformers import PreTrainedModel
 from trl import GRPOConfig, GRPOTrainer
@@ -22,6 +21,7 @@ from trl.models import unwrap_model_for_generation
 from trl.trainer.utils import split_tensor_dict
 
 from components.shared.contracts.environment import Strategy
+from components.shared.training.adapters import bare, drop_reference_adapter, switched_on
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed.trl_spreading import SpreadTrainer
 from components.shared.training.exact_resume import ExactResume, Stateful
@@ -75,6 +75,7 @@ class PolicyOptimizer(SpreadTrainer, ExactResume, GRPOTrainer):
         **kwargs: Any,
     ):
         super().__init__(**kwargs)
+        drop_reference_adapter(self.model)
         self._sampling, self._hint, self._max_hinted = sampling, hint, max_hinted
         self._guard = guard
         if guard is not None:
@@ -108,8 +109,7 @@ class PolicyOptimizer(SpreadTrainer, ExactResume, GRPOTrainer):
         return bool(self._world.smallest(done)) if self._sharded else done
 
     def _scoring_models(self) -> list[PreTrainedModel]:
-        models = [self.accelerator.unwrap_model(m) for m in (self.model, self.ref_model) if m is not None]
-        return [m.get_base_model() if is_peft_model(m) else m for m in models]
+        return [bare(self.accelerator.unwrap_model(m)) for m in (self.model, self.ref_model) if m is not None]
 
     def resume_with(self, checkpoints: Checkpoints | None, companions: Mapping[str, Stateful]) -> None:
         """As ExactResume's; the prompt stream and the KL controller come along by themselves."""
@@ -281,7 +281,8 @@ class PolicyOptimizer(SpreadTrainer, ExactResume, GRPOTrainer):
         """Log-probabilities (B, C) and entropies (B, C) of the completions, by the fastest way that proved equal."""
         if not self._scoring_checked:
             self._scoring_checked = True
-            self._check_scoring(input_ids, attention_mask, logits_to_keep)
+            with switched_on(self.accelerator.unwrap_model(self.model)):
+                self._check_scoring(input_ids, attention_mask, logits_to_keep)
         if self.scoring == Scoring.STOCK:
             return super()._get_per_token_logps_and_entropies(
                 model, input_ids, attention_mask, logits_to_keep, batch_size, compute_entropy, **kwargs

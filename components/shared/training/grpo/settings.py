@@ -4,6 +4,7 @@ from enum import StrEnum
 
 from pydantic import BaseModel, Field
 
+from components.shared.contracts.environment import Strategy
 from components.shared.contracts.stage import StageConfig
 
 
@@ -53,6 +54,19 @@ class KLSettings(Settings):
     """Refusals in a row after which training ends early, with reason `kl_ceiling`."""
     probe_prompts: int = Field(default=32, ge=1)
     """Held-out prompts it is measured on; each keeps the reference's distributions, 4 bytes a token and vocabulary entry."""
+
+
+def refused_by_trl(strategy: Strategy, lora_rank: int | None) -> str | None:
+    """What a trainer on top of TRL's says to a strategy; as `StageConfig.refuses`."""
+    if strategy == Strategy.DEEPSPEED:
+        return "deepspeed is for weighted SRL: train with fsdp, which splits as much"
+    return refused_by_adapter(strategy, lora_rank)
+
+
+def refused_by_adapter(strategy: Strategy, lora_rank: int | None) -> str | None:
+    """What a LoRA says to a strategy: its reference is the model itself, which must be whole."""
+    splits = strategy in (Strategy.FSDP, Strategy.DEEPSPEED)
+    return f"lora_rank = {lora_rank}: train with ddp, or with lora_rank: null" if splits and lora_rank else None
 
 
 class SamplingSettings(Settings):

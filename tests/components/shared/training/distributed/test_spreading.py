@@ -243,7 +243,7 @@ def test_rlvr_by_deepspeed_is_refused_in_one_line(npc_dataset, npc_policy_folder
     process = stage.start("refused", Strategy.DEEPSPEED, 2)
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 1
-    assert "error: SRL_RLVR_STRATEGY = deepspeed is for weighted SRL: train with fsdp" in errors
+    assert "error: rlvr: SRL_RLVR_STRATEGY = deepspeed: deepspeed is for weighted SRL: train with fsdp" in errors
 
 
 def test_a_fall_back_to_another_strategy_is_refused(tiny_policy):
