@@ -2,7 +2,7 @@
 
     python -m benchmarks                         everything, in a row
     python -m benchmarks training serving.router_overhead
-    python -m benchmarks serving.cost_quality -- --policy gold=DIR --policy bronze=DIR
+    python -m benchmarks serving.router_overhead -- --stream
     python -m benchmarks --table                 only the table and its drawing
 
 A name is that of a file or a folder; what follows `--` goes to the benchmark. Each is a process of its own, whose last line
@@ -35,8 +35,6 @@ BENCHMARKS = (
     "data_validation.throughput",
     "local_engine",
 )
-GIVEN_ARGUMENTS = {"serving.cost_quality"}
-"""Benchmarks that cannot run without arguments; they are left out where they are not named."""
 
 
 def main() -> int:
@@ -64,13 +62,11 @@ def partition(items: list[str], mark: str) -> tuple[list[str], list[str], list[s
 
 
 def chosen_of(names: list[str], parser: argparse.ArgumentParser) -> list[str]:
-    """The benchmarks that the names mean; without names all that need no arguments."""
+    """The benchmarks that the names mean; all of them without names."""
     for name in names:
         if not any(matches(known, name) for known in BENCHMARKS):
             parser.error(f"no benchmark {name}: choose from {', '.join(BENCHMARKS)}")
-    if not names:
-        return [known for known in BENCHMARKS if known not in GIVEN_ARGUMENTS]
-    return [known for known in BENCHMARKS if any(matches(known, name) for name in names)]
+    return [known for known in BENCHMARKS if not names or any(matches(known, name) for name in names)]
 
 
 def matches(known: str, name: str) -> bool:

@@ -13,8 +13,13 @@ PATH = click.Path(path_type=Path)
 
 
 @click.command()
-@click.option("--measured", multiple=True, metavar="FILE|s3://...", help="Serving measurements, as JSON lines.")
-@click.option("--env", "environment", default="local", show_default=True, help="Whose registry.")
+@click.option(
+    "--measured",
+    multiple=True,
+    metavar="PLACE",
+    help="Serving measurements: a file of JSON lines, a folder, or s3://... [default: those of --env]",
+)
+@click.option("--env", "environment", default="local", show_default=True, help="Whose registry and measurements.")
 @click.option("--router", type=PATH, help="Whose table. [default: configs/serving/router.yaml]")
 @click.option("--accept", metavar="VERSION", help="Put a proposal into effect: a version, or where it lies on S3.")
 @click.option("--undo", is_flag=True, help="Go back to the table before the one in effect.")
@@ -22,19 +27,19 @@ PATH = click.Path(path_type=Path)
 def select(
     measured: tuple[str, ...], environment: str, router: Path | None, accept: str | None, undo: bool, as_json: bool
 ) -> None:
-    """Choose the policy for each model type and tier by what was measured: propose, --accept, --undo."""
+    """Choose the policy for each model type and tier by what was measured: propose, or --accept, or --undo."""
     from components.shared.selection.refresh import put_table, read_measured, read_table, refresh
     from components.shared.selection.selection_history import SelectionHistory
     from components.shared.serving.router_config import load_router_config
     from components.shared.storage.paths import configs_root
     from pipelines.cli import runs_folder
-    from pipelines.compilers.selection import tables
+    from pipelines.compilers.selection import measurements, tables
     from pipelines.configuration import load_settings
     from pipelines.launch import tracking_uri
     from pipelines.operations.commands import person
 
-    if bool(measured) + bool(accept) + undo != 1:
-        raise UsageError("select what? Pass --measured FILE to propose, --accept VERSION, or --undo")
+    if bool(measured) + bool(accept) + undo > 1:
+        raise UsageError("--measured, --accept and --undo do different things: pass one of them")
     config = load_router_config(router or configs_root() / "serving" / "router.yaml")
     history = SelectionHistory.beside(config.path(config.selection))
     before = history.current()
@@ -48,7 +53,7 @@ def select(
         shown(table, "in effect again" if undo else "in effect", as_json)
     else:
         uri = found.registry_uri or tracking_uri(found, runs_folder())
-        table = refresh(uri, read_measured(measured), before)
+        table = refresh(uri, read_measured(measured or [measurements(found, runs_folder())]), before)
         if before and table.version == before.version:
             shown(before, "in effect; nothing is surely better or clearly cheaper", as_json)
             return
@@ -101,7 +106,8 @@ def track() -> int:
 @click.option("--prompts", default=100, show_default=True, help="At most so many.")
 @click.option("--max-tokens", default=128, show_default=True)
 @click.option("--concurrency", default=1, show_default=True, help="Requests in flight.")
-@click.option("--out", type=PATH, required=True, help="JSON lines that the measurement is added to.")
+@click.option("--env", "environment", default="local", show_default=True, help="Whose measurements it is added to.")
+@click.option("--out", metavar="FOLDER|s3://...", help="Where it is added instead.")
 def measure(
     tier: str,
     model_type: str,
@@ -112,20 +118,26 @@ def measure(
     prompts: int,
     max_tokens: int,
     concurrency: int,
-    out: Path,
+    environment: str,
+    out: str | None,
 ) -> None:
     """Measure how a tier's policy serves on its machine: what `select` chooses by, beside the registry's scores."""
     import asyncio
 
-    from components.shared.contracts.errors import unknown
+    from components.shared.contracts.errors import PipelineError, unknown
     from components.shared.contracts.records import Tier
     from components.shared.selection import serving_measurement as work
     from components.shared.selection.prices import load_prices
+    from components.shared.selection.refresh import add_measured
     from components.shared.serving.router_config import InProcessConfig, build_server, load_router_config
     from components.shared.storage.artifacts import read_manifest
     from components.shared.storage.paths import configs_root
+    from pipelines.cli import runs_folder
+    from pipelines.compilers.selection import measurements
+    from pipelines.configuration import load_settings
 
     config = load_router_config(router or configs_root() / "serving" / "router.yaml")
+    place = out or measurements(load_settings(environment).environment, runs_folder())
     if tier not in list(config.tiers):
         raise unknown("tier of the router", tier, config.tiers)
     load_prices().of(instance)
@@ -153,12 +165,15 @@ def measure(
             await served.close()
 
     found = asyncio.run(run())
-    out.parent.mkdir(parents=True, exist_ok=True)
-    with out.open("a", encoding="utf-8") as file:
-        file.write(found.model_dump_json() + "\n")
+    try:
+        kept = add_measured(found, place)
+    except (PipelineError, OSError):
+        # It took minutes: whoever reads the error can still keep it.
+        click.echo(found.model_dump_json())
+        raise
     click.echo(
         f"{model_type} {tier}: {found.output_tokens_per_s:.0f} tokens/s, {found.first_token_ms:.0f} ms to the first, "
-        f"{found.token_ms:.1f} ms a token, {found.samples} prompts: {out}"
+        f"{found.token_ms:.1f} ms a token, {found.samples} prompts: {kept}"
     )
 
 

@@ -1,11 +1,13 @@
 """The router's cost-quality curve on held-out scenarios, beside random, all-cheapest, all-best and the oracle.
 
-    python -m benchmarks.serving.cost_quality --policy gold=DIR --policy bronze=DIR --model-type npc_dialogue [--out FILE]
+    python -m benchmarks.serving.cost_quality [--policy gold=DIR --policy bronze=DIR] [--model-type T] [--out FILE]
 
-The policies answer the same held-out scenarios greedily and the strict checker scores them. Complexity is calibrated on one
-half of the scenarios, cut by group, and the router is measured on the other. A request costs its tokens times the policy's
-parameters: a million tokens of a billion parameters is USD 0.1 (--usd), about what serving costs on a rented GPU; the
-figures to compare are ratios, which do not depend on it.
+What serves on this machine (tiers.py) is measured where no policy is given. The policies answer the same held-out scenarios
+greedily and the strict checker scores them. Complexity is calibrated on one half of the scenarios, cut by group, and the
+router is measured on the other; where the dearest tier is not surely better than the cheapest, as beside a student that has
+kept all of its teacher, there is no curve. A request costs its tokens times the policy's parameters: a million tokens of a
+billion parameters is USD 0.1 (--usd), about what serving costs on a rented GPU; the figures to compare are ratios, which do
+not depend on it.
 """
 
 import argparse
@@ -15,6 +17,8 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measures import Measure, Ratio, publish
+from benchmarks.serving.tiers import serving_tiers
+from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Scenario, Split, Tier
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.performance.performance_tracker import progress
@@ -26,14 +30,15 @@ from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.trainers.trainer_factory import MODEL_TYPES, create_trainer
 from components.shared.training.policies import deterministic, load_policy, parameter_count
 from components.shared.training.rollouts import complete
+from pipelines.cli import guarded
 
 MAX_TOKENS = 96
 
 
 def evaluate(
     folders: dict[Tier, Path], trainer: ModelTypeTrainer, scenarios: list[Scenario], usd: float
-) -> tuple[np.ndarray, np.ndarray]:
-    """Scores and costs in USD, each (N, T), the tiers from the smallest policy to the largest."""
+) -> tuple[list[Tier], np.ndarray, np.ndarray]:
+    """The tiers from the smallest policy to the largest; scores, and costs in USD, each (N, T)."""
     columns = []
     for tier, folder in progress(list(folders.items()), "tiers"):
         verify(folder, ArtifactKind.POLICY)
@@ -46,11 +51,17 @@ def evaluate(
         columns.append((size, tier, np.array(scores), lengths * size / 1e9 * usd / 1e6))
     columns.sort(key=lambda column: column[0])
     print("tiers by size:", ", ".join(f"{tier} {size}" for size, tier, *_ in columns), file=sys.stderr)
-    return np.stack([c[2] for c in columns], axis=1), np.stack([c[3] for c in columns], axis=1)
+    scores, usd_NT = (np.stack([column[place] for column in columns], axis=1) for place in (2, 3))
+    return [column[1] for column in columns], scores, usd_NT
 
 
 def measure(scenarios: list[Scenario], scores_NT: np.ndarray, usd_NT: np.ndarray) -> CurveReport:
-    """Calibrate on the groups of one half, measure on those of the other."""
+    """Calibrate on the groups of one half, measure on those of the other. Raises GateError for nothing to route between."""
+    gap = scores_NT[:, -1] - scores_NT[:, 0]
+    if gap.mean() <= 2 * gap.std() / len(gap) ** 0.5:
+        raise GateError(
+            f"the dearest tier is better by {gap.mean():.3f}, which may be chance: nothing to route between"
+        )
     groups = sorted({s.group for s in scenarios})
     first = {group for i, group in enumerate(groups) if i % 2 == 0}
     fit = np.array([s.group in first for s in scenarios])
@@ -85,7 +96,7 @@ def main() -> int:
     import random
 
     parser = argparse.ArgumentParser(description="Measure the router's cost-quality curve.")
-    parser.add_argument("--policy", action="append", required=True, metavar="TIER=DIR")
+    parser.add_argument("--policy", action="append", default=[], metavar="TIER=DIR")
     parser.add_argument("--model-type", choices=sorted(MODEL_TYPES), default="npc_dialogue")
     parser.add_argument("--world", default="wrackmere")
     parser.add_argument("--scenarios", type=int, default=1500)
@@ -94,36 +105,65 @@ def main() -> int:
     parser.add_argument("--out", type=Path)
     options = parser.parse_args()
     deterministic(options.seed)
-    folders = {Tier(name): Path(folder) for name, _, folder in (given.partition("=") for given in options.policy)}
+    folders = serving_tiers(options.model_type, options.policy)
     trainer = create_trainer(options.model_type, options.world)
     scenarios = list(trainer.scenarios(random.Random(options.seed), options.scenarios, [Split.TEST]))
-    scores, usd = evaluate(folders, trainer, scenarios, options.usd)
-    found = measure(scenarios, scores, usd)
+    tiers, scores, usd = evaluate(folders, trainer, scenarios, options.usd)
+    rows = alone(tiers, scores, usd, options.model_type)
+    try:
+        found = measure(scenarios, scores, usd)
+    except GateError as error:
+        print(f"no curve: {error}")
+        return publish(*rows)
     print(show(found))
     if options.out:
         options.out.write_text(found.model_dump_json(indent=2) + "\n")
-    best, router, cost = found.all_best[0], found.apgr, found.cost_at_95
-    return publish(
+    return publish(*rows, *routed(tiers, found, options.model_type))
+
+
+def alone(tiers: list[Tier], scores_NT: np.ndarray, usd_NT: np.ndarray, model_type: str) -> list[Measure]:
+    """What the smallest policy alone costs and is worth, beside the largest."""
+    small, large = tiers[0], tiers[-1]
+    quality, cost, note = scores_NT.mean(axis=0), usd_NT.mean(axis=0), f"{len(scores_NT)} prompts"
+    return [
         Measure(
-            name=f"cost of 95 % of the best tier's quality, {options.model_type}",
-            unit="of its cost",
+            name=f"cost of all {small} over all {large}, {model_type}", unit="", ours=cost[0] / cost[-1], note=note
+        ),
+        Measure(
+            name=f"quality of all {small}, {model_type}",
+            unit="",
+            ours=quality[0],
+            peer=quality[-1],
+            peer_name=f"all {large}",
+            note=note,
+        ),
+    ]
+
+
+def routed(tiers: list[Tier], found: CurveReport, model_type: str) -> list[Measure]:
+    """The router beside one that routes at random; the oracle's figure is in the note."""
+    best, apgr, cost = found.all_best[0], found.apgr, found.cost_at_95
+    return [
+        Measure(
+            name=f"cost of 95 % of {tiers[-1]}'s quality, {model_type}",
+            unit=f"of all {tiers[-1]}",
             ours=cost.mean / best,
             peer=found.cost_at_95_random / best,
             peer_name="at random",
             ratio=Ratio(**{k: getattr(cost, k) / found.cost_at_95_random for k in ("mean", "low", "high")}),
-            note=f"oracle {found.cost_at_95_oracle / best:.3g}",
+            note=f"oracle {found.cost_at_95_oracle / best:.3g}, {found.samples} prompts",
         ),
         Measure(
-            name=f"APGR, {options.model_type}",
+            name=f"APGR, {model_type}",
             unit="",
-            ours=router.mean,
+            ours=apgr.mean,
             peer=found.apgr_random,
             peer_name="at random",
-            ratio=Ratio(**{k: getattr(router, k) / found.apgr_random for k in ("mean", "low", "high")}),
-            note=f"oracle {found.apgr_oracle:.3g}",
+            ratio=Ratio(**{k: getattr(apgr, k) / found.apgr_random for k in ("mean", "low", "high")}),
+            note=f"oracle {found.apgr_oracle:.3g}, {found.samples} prompts",
         ),
-    )
+    ]
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

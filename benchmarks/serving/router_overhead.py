@@ -3,10 +3,10 @@
     python -m benchmarks.serving.router_overhead [--rate 200] [--seconds 20] [--stream] [--out FILE]
 
 Three stand-in servers of vLLM's API and the router run as processes of their own on loopback; this process sends requests
-open-loop (at their time, whether or not others are answered), first straight to a server, then through the router. A
-stream's latency is that of its first piece. The overhead of a quantile is the router's less the direct one's; `strict` takes
-the direct median from the router's quantile, so that not even the load generator's own jitter is given away. Fails above
-5 ms at the median or 20 ms at the 99th percentile. What else runs on the machine is measured too: run it alone.
+open-loop (at their time, whether or not others are answered), in turn straight to a server and through the router, so that
+a busy machine favours neither. A stream's latency is that of its first piece. The overhead of a quantile is the router's
+less the direct one's; `strict` takes the direct median from the router's quantile, so that not even the load generator's own
+jitter is given away. Fails above 5 ms at the median or 20 ms at the 99th percentile: run it alone.
 """
 
 import argparse
@@ -45,6 +45,7 @@ FIRST_MS = 20
 """Service time of the stand-in servers."""
 PROMPTS = ["say when the bell rings", "why must nobody cross the ford unless 3 of 4 beacons burn? explain"]
 MAX_P50_MS, MAX_P99_MS = 5.0, 20.0
+ROUNDS = 4
 
 
 @contextlib.contextmanager
@@ -163,10 +164,13 @@ def measure(rate: float, seconds: float, stream: bool) -> dict[str, float]:
         url, direct_url = f"http://127.0.0.1:{port}", f"http://127.0.0.1:{ports[Tier.GOLD]}"
         uvloop.run(ready(url))
         uvloop.run(load(url, "npc_dialogue", rate, 2.0, stream))  # warm connections and code
-        direct = uvloop.run(load(direct_url, "gold", rate, seconds, stream))
-        before = cpu_seconds(router.pid)
-        routed = uvloop.run(load(url, "npc_dialogue", rate, seconds, stream))
+        before, found = cpu_seconds(router.pid), {"direct": [], "routed": []}
+        ways = {"direct": (direct_url, "gold"), "routed": (url, "npc_dialogue")}
+        for number in range(ROUNDS):
+            for way in list(ways)[:: -1 if number % 2 else 1]:
+                found[way].append(uvloop.run(load(*ways[way], rate, seconds / ROUNDS, stream)))
         cpu = cpu_seconds(router.pid) - before
+    direct, routed = (np.concatenate(found[way]) for way in ("direct", "routed"))
     quantiles = {q: (np.quantile(routed, q), np.quantile(direct, q)) for q in (0.5, 0.95, 0.99)}
     return {
         "requests": len(routed),

@@ -1,12 +1,12 @@
-"""Latency and pace of each tier of what serves, in process: its base alone, with a LoRA adapter, and a policy beside it.
+"""Latency and pace of each tier, in process: its base alone, with a LoRA adapter, and the policy that serves beside it.
 
     python -m benchmarks.serving.tier_latency [--policy gold=DIR ...]
 
 One request at a time, greedy answers to held-out scenarios' prompts, on the clock, interleaved: every prompt goes to each
 model in turn, and so finds the machine as busy. The adapter is of rank 16 on every projection and adds zeros, so that its
-answers are the base's and only its cost is measured; a policy beside the base is what training gives for models of the local
-family (--policy; the base's own weights where none is given). A ratio is of tokens a second, over
-the base in a server without adapters, with a bootstrap interval.
+answers are the base's and only its cost is measured; a whole policy beside the base is what training gives for models of the
+local family: what serves on this machine (tiers.py), or --policy. A ratio is of tokens a second, over the base in a server
+without adapters, with a bootstrap interval.
 """
 
 import argparse
@@ -21,15 +21,16 @@ import numpy as np
 from peft import LoraConfig, get_peft_model
 
 from benchmarks.measures import Measure, Ratio, publish
+from benchmarks.serving.tiers import FAMILY, serving_tiers
 from components.shared.contracts.records import Split, Tier
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.serving.adapters import AdapterStore
 from components.shared.serving.in_process_server import InProcessServer
 from components.shared.serving.srl_model_adapter import ask
 from components.shared.storage.artifacts import read_manifest, seal
-from components.shared.storage.paths import configs_root
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.policies import deterministic, load_policy
+from pipelines.cli import guarded
 
 MODEL_TYPE = "npc_dialogue"
 PROMPTS, MAX_TOKENS, RANK, RESAMPLES = 120, 64, 16, 2000
@@ -70,13 +71,13 @@ def pace(rows: np.ndarray) -> float:
     return float(rows[:, 1].sum() / rows[:, 0].sum())
 
 
-def measures(tier: Tier, model: str, rows: np.ndarray, base: np.ndarray | None) -> list[Measure]:
+def measures(tier: Tier, model: str, rows: np.ndarray, base: np.ndarray | None, note: str) -> list[Measure]:
     p50, p95 = (1000 * float(q) for q in np.quantile(rows[:, 0], [0.5, 0.95]))
     against = {} if base is None else {"peer": pace(base), "peer_name": "base", "ratio": pace_ratio(rows, base)}
     return [
         Measure(name=f"{tier}, {model}, p50", unit="ms", ours=p50),
         Measure(name=f"{tier}, {model}, p95", unit="ms", ours=p95),
-        Measure(name=f"{tier}, {model}, pace", unit="tokens/s", ours=pace(rows), **against),
+        Measure(name=f"{tier}, {model}, pace", unit="tokens/s", ours=pace(rows), note=note, **against),
     ]
 
 
@@ -98,8 +99,12 @@ def measure(tier: Tier, base: Path, beside: Path, prompts: list[str], scratch: P
             await adapted.close()
 
     found = asyncio.run(run())
+    untrained = read_manifest(beside).digest == read_manifest(base).digest
+    notes = {"policy": "no policy serves: the base's own weights" if untrained else ""}
     return [
-        m for what, rows in found.items() for m in measures(tier, what, rows, None if what == "base" else found["base"])
+        m
+        for what, rows in found.items()
+        for m in measures(tier, what, rows, None if what == "base" else found["base"], notes.get(what, ""))
     ]
 
 
@@ -109,18 +114,15 @@ def main() -> int:
     parser.add_argument("--prompts", type=int, default=PROMPTS)
     options = parser.parse_args()
     deterministic(0)
-    beside = {Tier(name): Path(folder) for name, _, folder in (given.partition("=") for given in options.policy)}
+    beside = serving_tiers(MODEL_TYPE, options.policy)
     trainer = create_trainer(MODEL_TYPE, "wrackmere")
     prompts = [s.prompt for s in trainer.scenarios(random.Random(0), options.prompts, [Split.TEST])]
-    family = configs_root() / "models" / "local"
     with tempfile.TemporaryDirectory() as scratch:
         found = [
-            m
-            for tier in Tier
-            for m in measure(tier, family / tier, beside.get(tier, family / tier), prompts, Path(scratch))
+            m for tier, policy in beside.items() for m in measure(tier, FAMILY / tier, policy, prompts, Path(scratch))
         ]
     return publish(*found)
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    sys.exit(guarded(main))

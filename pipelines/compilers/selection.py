@@ -1,111 +1,63 @@
-"""The pipeline PREFIX-selection that the weekly state machine starts: one processing step of the data image.
+"""The pipeline PREFIX-selection that the weekly state machine starts: who serves what, by what was measured.
 
-It runs `python -m components.shared.selection` over the account's registry, the measurements in
-s3://BUCKET/PREFIX/serving/measured.jsonl and the table in effect, s3://BUCKET/PREFIX/selection/current.json, and leaves its
-proposal beside that. It is no DAG: it makes no policy, and its one parameter names the week.
+It runs `python -m components.shared.selection` over the account's registry, the measurements that `srl-rlvr measure` adds to
+s3://BUCKET/PREFIX/serving/measured and the table in effect, s3://BUCKET/PREFIX/selection/current.json, and leaves its
+proposal beside that. Its one parameter names the week.
 """
 
-import json
-from typing import Any
+from pathlib import Path
 
-from components.shared.contracts.records import Tier
-from components.shared.contracts.stage import Job
+from components.shared.contracts.errors import UsageError
 from components.shared.performance.sagemaker_registry import SCHEME
-from pipelines.compilers.sagemaker import VERSION, SageMakerPipeline
-from pipelines.compilers.sagemaker_checks import check_account, check_definition
-from pipelines.configuration import load_settings, load_tier
+from components.shared.storage.places import S3
+from pipelines.compilers.module_jobs import ModuleJob, compile_jobs, files_of
+from pipelines.compilers.sagemaker import SageMakerPipeline
+from pipelines.compilers.sagemaker_checks import check_account
+from pipelines.configuration import Environment, load_settings
 from pipelines.job_settings import SageMaker
 
 STEM = "selection"
-MODULE = "components.shared.selection"
-GIB = 30
-"""Of the job's volume: it reads tables and reports, no policy."""
 
 
 def selection_files(environment: str) -> dict[str, str]:
     """The definition and CreatePipeline's request, as `compiled_files` names them."""
-    pipeline = compile_selection(environment)
-    return {
-        f"{STEM}.sagemaker.json": pipeline.definition_text(),
-        f"{STEM}.sagemaker.request.json": json.dumps(pipeline.request(), indent=1) + "\n",
-    }
+    return files_of(STEM, compile_selection(environment))
 
 
 def compile_selection(environment: str) -> SageMakerPipeline:
-    """The pipeline for an environment. Raises UsageError for one without an account."""
+    """The pipeline for an environment.
+
+    Raises UsageError for one without an account, and for what its job could not read.
+    """
     settings = load_settings(environment)
-    account = check_account(settings)
-    job = load_tier(Tier.GOLD).jobs.processing.model_copy(update={"job": Job.PROCESSING})
-    tags = {"cost-centre": account.cost_centre, "dag": STEM, "project": "srl-rlvr", "tier": Tier.GOLD.value}
-    listed = [{"Key": key, "Value": value} for key, value in sorted(tags.items())]
-    registry = settings.environment.registry_uri or f"{SCHEME}srl-rlvr-{environment}?region={account.region}"
-    request: dict[str, Any] = {
-        "AppSpecification": {
-            "ImageUri": settings.environment.image("data"),
-            "ContainerEntrypoint": ["python", "-m", MODULE],
-            "ContainerArguments": [
-                "--registry",
-                registry,
-                "--measured",
-                f"{account.root}/serving/measured.jsonl",
-                "--tables",
-                tables(account),
-            ],
-        },
-        "ProcessingInputs": [],
-        "ProcessingOutputConfig": {
-            "Outputs": [],
-            **({"KmsKeyId": account.kms_key} if account.kms_key else {}),
-        },
-        "ProcessingResources": {
-            "ClusterConfig": {
-                "InstanceCount": 1,
-                "InstanceType": job.instance_type,
-                "VolumeSizeInGB": GIB,
-                **({"VolumeKmsKeyId": account.kms_key} if account.kms_key else {}),
-            }
-        },
-        "StoppingCondition": {"MaxRuntimeInSeconds": 3600},
-        "NetworkConfig": {
-            "EnableNetworkIsolation": False,
-            "EnableInterContainerTrafficEncryption": job.encrypted_traffic,
-            **(
-                {"VpcConfig": {"SecurityGroupIds": list(account.security_groups), "Subnets": list(account.subnets)}}
-                if account.subnets
-                else {}
-            ),
-        },
-        # boto3 does not read the AWS_REGION that SageMaker sets.
-        "Environment": {"AWS_DEFAULT_REGION": account.region},
-        "RoleArn": account.roles.get(STEM, account.role_arn),
-        "Tags": listed,
-    }
-    definition: dict[str, Any] = {
-        "Version": VERSION,
-        "Metadata": {},
-        "Parameters": [{"Name": "night", "Type": "String", "DefaultValue": "adhoc"}],
-        "Steps": [
-            {
-                "Name": STEM,
-                "Type": "Processing",
-                "DisplayName": "Selection",
-                "Description": "Which policy each model type is served with on each tier, by what was measured.",
-                "Arguments": request,
-            }
-        ],
-    }
-    name = f"{account.pipeline_prefix}-{STEM}"
-    check_definition(name, definition)
-    return SageMakerPipeline(
-        name=name,
-        description="Proposes the policy that each model type is served with on each tier.",
-        role_arn=account.role_arn,
-        definition=definition,
-        tags=listed,
-        max_parallel_steps=1,
+    account, registry = check_account(settings), settings.environment.registry_uri
+    if registry is None:
+        raise UsageError(
+            f"environment {environment!r} names no registry_uri: add {SCHEME}GROUP_PREFIX?region={account.region}"
+        )
+    measured = measurements(settings.environment)
+    if not measured.startswith(S3):
+        raise UsageError(
+            f"environment {environment!r}: measured = {measured!r} is out of the job's reach: name an {S3} prefix"
+        )
+    job = ModuleJob(
+        name=STEM,
+        module="components.shared.selection",
+        description="Which policy each model type is served with on each tier, by what was measured.",
+        arguments=["--registry", registry, "--measured", measured, "--tables", tables(account)],
     )
+    description = "Proposes the policy that each model type is served with on each tier."
+    return compile_jobs(settings, STEM, description, [job], night="adhoc")
 
 
 def tables(account: SageMaker) -> str:
     """Where an account's selection tables lie."""
     return f"{account.root}/selection"
+
+
+def measurements(environment: Environment, runs: Path = Path("runs")) -> str:
+    """Where an environment's serving measurements are kept: `measure` adds to it, the selection reads it."""
+    account = environment.sagemaker
+    return environment.measured or (
+        f"{account.root}/serving/measured" if account else str(runs / "serving" / "measured")
+    )

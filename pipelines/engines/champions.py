@@ -36,13 +36,14 @@ def resolve(dag: CompiledDag, registry: Registry) -> tuple[dict[str, Path], str]
 
     Raises UsageError for a parameter that nothing fills, PipelineError for an artifact that is not there or not whole.
     """
-    found = {name: checked(name, path) for name, path in given_paths(dag).items()}
+    made_by = dag.settings.environment.policies_by
+    found = {name: checked(name, path, made_by) for name, path in given_paths(dag).items()}
     serving = {name: serving_tier(dag, name) for name in imported(dag) if name not in found}
     key = execution_key(dag, found)
     model_type = str(dag.settings.defaults["model_type"])
     for name, tier in serving.items():
         base = next((found[other] for other in BASES.get(name, ()) if other in found), None)
-        base = base or checked(name, configs_root() / dag.settings.uri(name, tier))
+        base = base or checked(name, configs_root() / dag.settings.uri(name, tier), made_by)
         found[name] = champion(registry, model_type, tier, base, key)
     return found, key
 
@@ -131,8 +132,10 @@ def execution_key(dag: CompiledDag, given: Mapping[str, Path]) -> str:
     return content_id(dag.ir, inputs, code, data)
 
 
-def checked(parameter: str, path: Path) -> Path:
-    """The path, once it is known to hold a whole artifact of the right kind."""
+def checked(parameter: str, path: Path, made_by: str | None = None) -> Path:
+    """The path, once it is known to hold a whole artifact of the right kind; `made_by` is the command that makes it."""
+    if made_by and not path.exists():
+        raise UsageError(f"{parameter}: no policy at {path}: make it with {made_by}")
     kind = ArtifactKind.TRAJECTORIES if parameter == "traces_uri" else ArtifactKind.POLICY
     try:
         verify(path, kind)

@@ -8,15 +8,15 @@ import json
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from components.shared.contracts.errors import PipelineError, UsageError
+from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Outcome, content_id
-from components.shared.storage.artifacts import whole
+from components.shared.storage.aws import aws_client, aws_errors
+from components.shared.storage.places import download
 from pipelines.compilers.kubeflow import CompiledDag
 from pipelines.compilers.sagemaker import SageMakerPipeline, compile_sagemaker
 from pipelines.compilers.sagemaker_checks import check_account
@@ -181,7 +181,7 @@ class SageMakerEngine:
         if status in FINISHED and job is not None and not folder.state.tasks[task].outputs:
             report = folder.artifact(task, "report")
             described = self._described(job)
-            self._fetch(report_uri(job, described), report)
+            download(report_uri(job, described), report)
             outputs = {"report": str(report.relative_to(folder.runs))}
             folder.change_task(task, outputs=outputs, **machines(described))
             self.on_report(task, report, facts.get("seconds"))
@@ -192,16 +192,6 @@ class SageMakerEngine:
             if ":training-job/" in job:
                 return client.describe_training_job(TrainingJobName=name)
             return client.describe_processing_job(ProcessingJobName=name)
-
-    def _fetch(self, uri: str, target: Path) -> None:
-        bucket, _, prefix = uri.removeprefix("s3://").partition("/")
-        client = self._client("s3")
-        with aws_errors(uri), whole(target) as folder:
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-            for item in (item for page in pages for item in page.get("Contents", ())):
-                path = folder / item["Key"].removeprefix(f"{prefix}/")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, item["Key"], str(path))
 
     def _end(self, dag: CompiledDag, folder: RunFolder, status: str) -> Outcome:
         if status == "Succeeded":
@@ -214,13 +204,6 @@ class SageMakerEngine:
 
     def _client(self, service: str) -> Any:
         return aws_client(service, self.account.region)
-
-
-def aws_client(service: str, region: str) -> Any:
-    """A client of one service; boto3 is imported here, since most commands never need it."""
-    import boto3
-
-    return boto3.client(service, region_name=region)
 
 
 def real_account(settings: Settings) -> SageMaker:
@@ -261,32 +244,3 @@ def machines(described: Mapping[str, Any]) -> dict[str, Any]:
     worked = described.get("TrainingTimeInSeconds") or ((ended - began).total_seconds() if began and ended else None)
     billed = described.get("BillableTimeInSeconds", worked)
     return {**found, "machine_seconds": worked, "billed_seconds": billed}
-
-
-@contextmanager
-def aws_errors(what: str) -> Iterator[None]:
-    """AWS's refusals as one line that names the thing and says what to do."""
-    from botocore.exceptions import BotoCoreError, ClientError, NoCredentialsError
-
-    try:
-        yield
-    except NoCredentialsError as error:
-        raise PipelineError(f"{what}: no AWS credentials: run `aws sso login`, or set AWS_PROFILE") from error
-    except ClientError as error:
-        code, message = error.response["Error"]["Code"], " ".join(error.response["Error"]["Message"].split())
-        raise PipelineError(f"{what}: {code}: {message}: {remedy(code)}") from error
-    except BotoCoreError as error:
-        raise PipelineError(f"{what}: {' '.join(str(error).split())}: check region and network") from error
-
-
-def remedy(code: str) -> str:
-    """What to do about an error of AWS."""
-    if "Expired" in code or "UnrecognizedClient" in code or "InvalidClientToken" in code:
-        return "sign in again (`aws sso login`)"
-    if "AccessDenied" in code:
-        return "let your role do it"
-    if code in ("ValidationException", "ValidationError"):
-        return "check the name, the account and the region"
-    if "Throttl" in code or "LimitExceeded" in code:
-        return "wait, or have the quota raised"
-    return "check the name and the account"

@@ -32,6 +32,12 @@ EXPERIMENT = "model-registry"
 FOLDER = "policy"
 """Path of the sealed policy among a version's artifacts."""
 DIGEST = "policy_digest"
+COMPARED_WITH = "compared_with"
+"""Digest of the policy that a version was measured against."""
+APPROVER = "approver"
+"""Who made a version champion."""
+REJECTION = ("rejected_by", "rejected_because")
+"""Who rejected a version, and why; gone where it is promoted after all."""
 SCORE = "score."
 """Prefix of the tags that hold scores."""
 DESCRIPTION_LIMIT = 5000
@@ -54,6 +60,10 @@ class Version:
     """URI of the sealed policy folder."""
     run: str
     """Id of the MLflow run that holds it, or the model package's ARN."""
+    served: bool = False
+    """Whether it was champion at some time and was not rejected since: one to go back to."""
+    evidence: str | None = None
+    """URI of the report that spoke for it, with its answers beside it; none where the registry keeps scores only."""
 
     @property
     def scores(self) -> dict[str, float]:
@@ -115,11 +125,11 @@ class Registry(Protocol):
         ...
 
     def find(self, name: str, digest: str) -> Version | None:
-        """The version of `name` that holds the policy with this digest."""
+        """The version of `name` that holds the policy with this digest, its scores among its tags."""
         ...
 
     def versions(self, model_type: str, tier: Tier) -> list[Version]:
-        """Every version of a registered model, oldest first."""
+        """Every version of a registered model, oldest first; for its scores, ask `find` or `compare`."""
         ...
 
     def compare(self, a: Version, b: Version) -> Comparison:
@@ -240,7 +250,10 @@ class ModelRegistry:
             current = self._holder(version.name, CHAMPION)
             if over is not None and current and current.policy_digest not in (over, version.policy_digest):
                 return False
-            client.set_model_version_tag(version.name, str(version.number), "approver", approver)
+            known = client.get_model_version(version.name, str(version.number)).tags
+            client.set_model_version_tag(version.name, str(version.number), APPROVER, approver)
+            for tag in known.keys() & set(REJECTION):
+                client.delete_model_version_tag(version.name, str(version.number), tag)
             client.set_registered_model_alias(version.name, CHAMPION, str(version.number))
             challenger = self._holder(version.name, CHALLENGER)
             if challenger and challenger.number == version.number:
@@ -270,7 +283,7 @@ class ModelRegistry:
             champion, challenger = (self._holder(version.name, alias) for alias in (CHAMPION, CHALLENGER))
             if champion and champion.number == version.number:
                 raise serves(version)
-            for key, value in (("rejected_by", approver), ("rejected_because", reason)):
+            for key, value in zip(REJECTION, (approver, reason), strict=True):
                 self._client.set_model_version_tag(version.name, str(version.number), key, value)
             if challenger and challenger.number == version.number:
                 self._client.delete_registered_model_alias(version.name, CHALLENGER)
@@ -371,6 +384,7 @@ def _version(found: "ModelVersion", aliases: Mapping[str, str]) -> Version:
         tags=dict(found.tags),
         source=found.source or "",
         run=found.run_id or "",
+        served=APPROVER in found.tags and REJECTION[0] not in found.tags,
     )
 
 

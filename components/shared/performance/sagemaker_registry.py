@@ -11,13 +11,12 @@ Metadata of a package is lineage; its scores are the `metrics` of the JSON that 
 evidence's report.json where the night made the package.
 """
 
-import contextlib
 import dataclasses
 import functools
 import hashlib
 import json
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 from urllib.parse import parse_qs, urlsplit
@@ -26,9 +25,12 @@ from components.shared.contracts.errors import CorruptArtifact, PipelineError, U
 from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.performance.model_registry import (
+    APPROVER,
     CHALLENGER,
     CHAMPION,
+    COMPARED_WITH,
     DIGEST,
+    REJECTION,
     SCORE,
     Champion,
     Comparison,
@@ -39,12 +41,12 @@ from components.shared.performance.model_registry import (
     said_by,
     serves,
 )
-from components.shared.storage.artifacts import MANIFEST, verify, whole
-from components.shared.storage.places import fetched, get_text, put_text, upload
+from components.shared.storage.artifacts import verify
+from components.shared.storage.aws import aws_client, aws_errors
+from components.shared.storage.places import download, get_text, put_text, upload
 
 SCHEME = "sagemaker://"
 APPROVED, PENDING, REJECTED = "Approved", "PendingManualApproval", "Rejected"
-COMPARED_WITH = "compared_with"
 MOST_TAGS = 50
 """Entries of a package's metadata, of 128 and 256 characters, as the API's model says."""
 REFUSED = re.compile(r"[^\w\s.:/=+\-@]")
@@ -70,15 +72,20 @@ class SageMakerRegistry:
 
     @functools.cached_property
     def _client(self) -> Any:
-        try:
-            import boto3
-        except ModuleNotFoundError as error:
-            raise UsageError(f"{SCHEME}{self._prefix}: {error}: install the extra `aws`") from error
-        return boto3.client("sagemaker", region_name=self._options.get("region"))
+        return aws_client("sagemaker", self._options.get("region"))
 
     def group(self, name: str) -> str:
         """The model package group of a registered model."""
         return f"{self._prefix}-{name.replace('_', '-')}"
+
+    def name_of(self, package: str) -> str:
+        """The registered model that a package is of, by its ARN. Raises UsageError for one of another registry."""
+        kind, _, place = package.rpartition(":")[2].partition("/")
+        group = place.partition("/")[0]
+        if kind != "model-package" or not group.startswith(f"{self._prefix}-"):
+            raise UsageError(f"{package} is no model package of {SCHEME}{self._prefix}: pass --env of its account")
+        model_type, _, tier = group.removeprefix(f"{self._prefix}-").rpartition("-")
+        return f"{model_type.replace('-', '_')}-{tier}"
 
     def register(self, name: str, policy: Path, tags: Mapping[str, str], card: str) -> Version:
         """The version of `name` that holds the sealed folder `policy`; created, waiting, where there is none.
@@ -97,7 +104,7 @@ class SageMakerRegistry:
         put_text(f"{place}/model_card.md", card)
         put_text(f"{place}/scores.json", json.dumps({"metrics": scores}, indent=1))
         metadata = {key: value for key, value in tags.items() if not key.startswith(SCORE)} | {DIGEST: digest}
-        with self._errors(group):
+        with aws_errors(group):
             self._create_group(group)
             self._client.create_model_package(
                 ModelPackageGroupName=group,
@@ -141,8 +148,9 @@ class SageMakerRegistry:
         if over is not None and current and current.policy_digest not in (over, version.policy_digest):
             return False
         said = f"promoted by {approver}"
-        metadata = self._described(version).get("CustomerMetadataProperties", {}) | {"approver": approver}
-        self._change(version, metadata, APPROVED, said)
+        known = self._described(version).get("CustomerMetadataProperties", {})
+        metadata = {key: value for key, value in known.items() if key not in REJECTION} | {APPROVER: approver}
+        self._change(version, metadata, APPROVED, said, gone=[key for key in REJECTION if key in known])
         for newer in self._summaries(version.name, APPROVED):
             if newer["ModelPackageVersion"] > version.number:
                 arn = newer["ModelPackageArn"]
@@ -163,7 +171,7 @@ class SageMakerRegistry:
         if CHAMPION in next(v for v in self._list(version.name) if v.number == version.number).aliases:
             raise serves(version)
         metadata = self._described(version).get("CustomerMetadataProperties", {})
-        metadata |= {"rejected_by": approver, "rejected_because": reason}
+        metadata |= dict(zip(REJECTION, (approver, reason), strict=True))
         self._change(version, metadata, REJECTED, f"rejected by {approver}: {reason}")
 
     def champion(self, model_type: str, tier: Tier) -> Champion | None:
@@ -176,24 +184,23 @@ class SageMakerRegistry:
         """The version's sealed policy folder on this machine, verified."""
         target = self._downloads / version.policy_digest
         if not target.exists():
-            with fetched(version.source.rstrip("/")) as copy, whole(target) as folder:
-                for path in sorted(copy.iterdir(), key=lambda path: path.name == MANIFEST):
-                    path.rename(folder / path.name)
+            download(version.source, target)
         if verify(target, ArtifactKind.POLICY).digest != version.policy_digest:
             raise CorruptArtifact(f"{version.name} version {version.number}: {version.source} holds another policy")
         return target
 
     def find(self, name: str, digest: str) -> Version | None:
         """The version of `name` that holds the policy with this digest."""
-        return next((version for version in self._list(name) if version.policy_digest == digest), None)
+        version = next((version for version in self._list(name) if version.policy_digest == digest), None)
+        return _scored(version) if version else None
 
     def versions(self, model_type: str, tier: Tier) -> list[Version]:
-        """Every version of a registered model, oldest first."""
+        """Every version of a registered model, oldest first, without scores: a lost report must not stop a roll-back."""
         return self._list(model_name(model_type, tier))
 
     def compare(self, a: Version, b: Version) -> Comparison:
         """Scores of both, and where their lineage differs."""
-        return compare_versions(a, b)
+        return compare_versions(_scored(a), _scored(b))
 
     def registered(self, report_folder: Path) -> bool:
         """Whether the version that a registration's report names is in the registry, with the policy that it says."""
@@ -224,7 +231,7 @@ class SageMakerRegistry:
         """Packages of a model, oldest first; none where there is no such group."""
         group = self.group(name)
         asked = {"ModelPackageGroupName": group, **({"ModelApprovalStatus": status} if status else {})}
-        with self._errors(group):
+        with aws_errors(group):
             try:
                 pages = list(self._client.get_paginator("list_model_packages").paginate(**asked))
             except self._client.exceptions.ClientError as error:
@@ -245,29 +252,25 @@ class SageMakerRegistry:
 
     def _described(self, package: Version | str) -> dict[str, Any]:
         arn = package if isinstance(package, str) else package.run
-        with self._errors(arn):
+        with aws_errors(arn):
             return self._client.describe_model_package(ModelPackageName=arn)
 
     def _change(
-        self, package: Version | str, metadata: Mapping[str, str], status: str | None = None, why: str | None = None
+        self,
+        package: Version | str,
+        metadata: Mapping[str, str],
+        status: str | None = None,
+        why: str | None = None,
+        gone: Sequence[str] = (),
     ) -> None:
         arn = package if isinstance(package, str) else package.run
-        approval = {"ModelApprovalStatus": status, "ApprovalDescription": why} if status else {}
-        with self._errors(arn):
+        more: dict[str, Any] = {"CustomerMetadataPropertiesToRemove": list(gone)} if gone else {}
+        if status:
+            more |= {"ModelApprovalStatus": status, "ApprovalDescription": why}
+        with aws_errors(arn):
             self._client.update_model_package(
-                ModelPackageArn=arn, CustomerMetadataProperties=_metadata(arn, metadata), **approval
+                ModelPackageArn=arn, CustomerMetadataProperties=_metadata(arn, metadata), **more
             )
-
-    @contextlib.contextmanager
-    def _errors(self, what: str) -> Iterator[None]:
-        client = self._client
-        from botocore.exceptions import BotoCoreError, ClientError
-
-        try:
-            yield
-        except (BotoCoreError, ClientError) as error:
-            line = " ".join(str(error).split())
-            raise PipelineError(f"{what} in {client.meta.region_name}: {line}: check name, role and network") from error
 
 
 def _metadata(what: str, tags: Mapping[str, str]) -> dict[str, str]:
@@ -285,25 +288,27 @@ def _version(
     compared = tags.get(COMPARED_WITH, "")
     if compared in digests:
         tags[COMPARED_WITH] = digests[compared]
-    source = found["InferenceSpecification"]["Containers"][0]["ModelDataSource"]["S3DataSource"]["S3Uri"]
+    place = found.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
+    data = found["InferenceSpecification"]["Containers"][0].get("ModelDataSource", {}).get("S3DataSource", {})
     return Version(
         name=name,
         number=found["ModelPackageVersion"],
         policy_digest=tags.get(DIGEST, ""),
         aliases=tuple(sorted(alias for alias, number in aliases.items() if number == found["ModelPackageVersion"])),
-        tags=tags | _scores(found),
-        source=source,
+        tags=tags,
+        source=data.get("S3Uri", ""),
         run=found["ModelPackageArn"],
+        served=found["ModelApprovalStatus"] == APPROVED,
+        evidence=place,
     )
 
 
-def _scores(found: Mapping[str, Any]) -> dict[str, str]:
-    """Scores as tags, from the JSON that the package's model quality names; none where it names none."""
-    place = found.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
-    if place is None:
-        return {}
+def _scored(version: Version) -> Version:
+    """The version with its scores, which lie in the report that spoke for it; as it is where none is named."""
+    if version.evidence is None:
+        return version
     try:
-        metrics = json.loads(get_text(place))["metrics"]
+        metrics = json.loads(get_text(version.evidence))["metrics"]
     except (ValueError, KeyError) as error:
-        raise CorruptArtifact(f"{place} holds no `metrics`: it is no report of an evaluation") from error
-    return {f"{SCORE}{name}": str(value) for name, value in metrics.items()}
+        raise CorruptArtifact(f"{version.evidence} holds no `metrics`: it is no report of an evaluation") from error
+    return dataclasses.replace(version, tags={**version.tags, **{f"{SCORE}{k}": str(v) for k, v in metrics.items()}})

@@ -4,6 +4,7 @@ A reload under the same name or path gives wrong answers where the server caches
 replaced in place. Everything is checked against the manifest before a byte is sent.
 """
 
+import hashlib
 import json
 import os
 import re
@@ -13,7 +14,7 @@ from pathlib import Path
 
 from components.shared.contracts.errors import CorruptArtifact, UsageError
 from components.shared.contracts.stage import ArtifactKind
-from components.shared.storage.artifacts import MANIFEST, Manifest, read_manifest, verify, whole
+from components.shared.storage.artifacts import MANIFEST, Manifest, canonical_json, read_manifest, verify, whole
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -32,7 +33,7 @@ class ServedBase:
     digest: str
     """Digest of the base policy's manifest."""
     tokenizer: str
-    """SHA-256 of its tokenizer.json."""
+    """Digest of which tokens are which words, by its tokenizer.json."""
     max_rank: int
     """The largest LoRA rank that the server takes."""
 
@@ -112,9 +113,15 @@ def check(folder: Path, model_type: str, base: ServedBase) -> Adapter:
 
 
 def _tokenizer(manifest: Manifest, folder: Path) -> str:
+    """Digest of which tokens are which words. The file also says how its last user padded, which differs."""
     if TOKENIZER not in manifest.files:
         raise CorruptArtifact(f"{folder / MANIFEST} covers no {TOKENIZER}: save the policy with its tokenizer")
-    return manifest.files[TOKENIZER]
+    try:
+        said = json.loads((folder / TOKENIZER).read_bytes())
+        words = {key: value for key, value in said.items() if key not in ("padding", "truncation")}
+    except (OSError, ValueError, AttributeError) as error:
+        raise CorruptArtifact(f"{folder / TOKENIZER} is no tokenizer ({error}): save the policy again") from error
+    return hashlib.sha256(canonical_json(words).encode()).hexdigest()
 
 
 def _lora_rank(folder: Path, manifest: Manifest, base: ServedBase) -> int:

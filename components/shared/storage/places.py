@@ -12,6 +12,7 @@ from typing import Any
 
 from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.storage.artifacts import MANIFEST, whole, write_text
+from components.shared.storage.aws import aws_client, aws_errors
 
 S3 = "s3://"
 
@@ -28,17 +29,29 @@ def fetched(place: str) -> Iterator[Path]:
         yield Path(place)
         return
     with TemporaryDirectory() as scratch:
-        folder = Path(scratch)
-        with _s3(place) as (client, bucket, prefix):
-            pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
-            keys = [item["Key"] for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
-            for key in keys:
-                path = folder / key.removeprefix(f"{prefix}/")
-                path.parent.mkdir(parents=True, exist_ok=True)
-                client.download_file(bucket, key, str(path))
-        if not keys:
-            raise PipelineError(f"nothing lies under {place}/: check the bucket and the prefix")
-        yield folder
+        _download(place, Path(scratch))
+        yield Path(scratch)
+
+
+def download(place: str, target: Path) -> None:
+    """Copy the files below a prefix of S3 to the folder `target`, which appears whole or not at all.
+
+    Raises PipelineError where nothing lies there, or S3 cannot be asked.
+    """
+    with whole(target) as folder:
+        _download(place, folder)
+
+
+def _download(place: str, folder: Path) -> None:
+    with _s3(place) as (client, bucket, prefix):
+        pages = client.get_paginator("list_objects_v2").paginate(Bucket=bucket, Prefix=f"{prefix}/")
+        keys = [item["Key"] for page in pages for item in page.get("Contents", ()) if not item["Key"].endswith("/")]
+        for key in keys:
+            path = folder / key.removeprefix(f"{prefix}/")
+            path.parent.mkdir(parents=True, exist_ok=True)
+            client.download_file(bucket, key, str(path))
+    if not keys:
+        raise PipelineError(f"nothing lies under {place.rstrip('/')}/: check the bucket and the prefix")
 
 
 @contextlib.contextmanager
@@ -95,16 +108,8 @@ def put_text(place: str, text: str) -> None:
 @contextlib.contextmanager
 def _s3(place: str) -> Iterator[tuple[Any, str, str]]:
     """A client, the bucket and the key or prefix; what S3 refuses becomes one line."""
-    try:
-        import boto3
-        from boto3.exceptions import Boto3Error
-        from botocore.exceptions import BotoCoreError, ClientError
-    except ModuleNotFoundError as error:
-        raise UsageError(f"{place}: {error}: install the extra `aws`") from error
     bucket, _, key = place.removeprefix(S3).strip("/").partition("/")
-    if not bucket or not key:
+    if not place.startswith(S3) or not bucket or not key:
         raise UsageError(f"{place!r} names no prefix: write s3://BUCKET/PREFIX")
-    try:
-        yield boto3.client("s3"), bucket, key
-    except (BotoCoreError, ClientError, Boto3Error) as error:
-        raise PipelineError(f"{place}: {error}: check the name, the credentials and the network") from error
+    with aws_errors(place):
+        yield aws_client("s3"), bucket, key

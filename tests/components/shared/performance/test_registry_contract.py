@@ -125,6 +125,25 @@ def test_a_newer_challenger_keeps_its_place_until_it_is_rejected(registry, make_
     assert registry.challenge(new), "asked for again, it waits again"
 
 
+def test_what_served_is_told_from_what_only_waited_and_from_what_was_rejected(registry, make_policy):
+    first, second, third = (registry.register(NAME, make_policy(f"p{w}", (w,)), {}, "card") for w in (1.0, 2.0, 3.0))
+    registry.promote(first)
+    registry.promote(second)
+    registry.challenge(third)
+
+    def served():
+        return [version.served for version in registry.versions("npc_dialogue", Tier.GOLD)]
+
+    assert served() == [True, True, False]
+    registry.promote(first, approver="ada")
+    registry.reject(second, "ada", "rolled back")
+    assert served() == [True, False, False]
+    registry.promote(second, approver="grace")
+    assert served() == [True, True, False]
+    tags = registry.find(NAME, second.policy_digest).tags
+    assert tags["approver"] == "grace" and not {"rejected_by", "rejected_because"} & tags.keys(), "promoted after all"
+
+
 def test_what_serves_is_not_rejected(registry, make_policy):
     version = registry.register(NAME, make_policy(), {}, "card")
     registry.promote(version)
@@ -187,7 +206,11 @@ def test_the_packages_of_the_night_are_versions(sagemaker, make_policy):
     package(two, "night/2", serving)
     first, second = sagemaker.versions("npc_dialogue", Tier.GOLD)
     assert (first.aliases, second.aliases) == ((CHAMPION,), (CHALLENGER,))
-    assert second.scores == {"greedy": 0.75}
+    assert sagemaker.find(NAME, second.policy_digest).scores == {"greedy": 0.75}
+    assert sagemaker.compare(first, second).scores == {"greedy": (0.75, 0.75)}
+    assert second.source == f"s3://{BUCKET}/night/2/policy/", "where an execution in AWS starts from"
+    assert second.evidence == f"s3://{BUCKET}/night/2/report.json"
+    assert (first.served, second.served) == (True, False), "the night approves without naming an approver"
     assert second.tags["compared_with"] == first.policy_digest, "an ARN means the policy of its package"
     assert sagemaker.promote(second, "ada", over=second.tags["compared_with"])
     champion = sagemaker.champion("npc_dialogue", Tier.GOLD)
@@ -195,6 +218,17 @@ def test_the_packages_of_the_night_are_versions(sagemaker, make_policy):
     assert read_manifest(champion.path).digest == read_manifest(two).digest
     described = boto3.client("sagemaker").describe_model_package(ModelPackageName=second.run)
     assert described["ApprovalDescription"] == "promoted by ada"
+
+
+def test_a_lost_report_does_not_stop_a_roll_back(sagemaker, make_policy):
+    package(make_policy("one"), "night/1", "base", "Approved")
+    package(make_policy("two", (3.0,)), "night/2", "base", "Approved")
+    boto3.client("s3").delete_object(Bucket=BUCKET, Key="night/1/report.json")
+    first, _ = sagemaker.versions("npc_dialogue", Tier.GOLD)
+    assert sagemaker.promote(first, approver="ada")
+    assert aliases(sagemaker) == {1: (CHAMPION,), 2: ()}
+    with pytest.raises(PipelineError, match=r"night/1/report\.json: NoSuchKey"):
+        sagemaker.find(NAME, first.policy_digest)
 
 
 def test_a_policy_that_was_altered_on_s3_does_not_serve(sagemaker, make_policy):
@@ -221,6 +255,6 @@ def test_an_account_out_of_reach_is_one_line(monkeypatch):
         monkeypatch.delenv(name, raising=False)
     monkeypatch.setenv("AWS_EC2_METADATA_DISABLED", "true")
     monkeypatch.setenv("AWS_SHARED_CREDENTIALS_FILE", "/nonexistent")
-    with pytest.raises(PipelineError, match="check name, role and network") as error:
+    with pytest.raises(PipelineError, match="no AWS credentials: run `aws sso login`") as error:
         open_registry("sagemaker://x?region=us-east-1").versions("npc_dialogue", Tier.GOLD)
     assert "\n" not in str(error.value)

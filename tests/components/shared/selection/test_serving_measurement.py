@@ -9,6 +9,7 @@ import pytest
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Split, Tier
 from components.shared.contracts.selection import Measured
+from components.shared.selection.refresh import read_measured
 from components.shared.selection.serving_measurement import Subject, measure, stored_parameters
 from components.shared.serving.in_process_server import InProcessServer
 from components.shared.serving.srl_model_adapter import Answer, ModelServer
@@ -41,8 +42,9 @@ def test_a_real_policy_is_measured(npc_dataset, npc_policy_folder):
     assert found.output_tokens_per_s < 1.5 * 1000 / found.token_ms
 
 
-def test_the_command_measures_a_policy_on_held_out_prompts(npc_dataset, npc_policy_folder, tmp_path):
-    dataset, out = tmp_path / "dataset", tmp_path / "measured.jsonl"
+def test_the_command_measures_a_policy_on_held_out_prompts(npc_dataset, npc_policy_folder, tmp_path, monkeypatch):
+    dataset = tmp_path / "dataset"
+    monkeypatch.setenv("SRL_RLVR_RUNS", str(tmp_path / "runs"))
     write_jsonl(dataset / "scenarios" / "test.jsonl", npc_dataset.scenarios(Split.VALIDATION))
     router = tmp_path / "router.yaml"
     router.write_text("tiers: {gold: {kind: in_process, base: x, model: tiny}}\nselection: selection.json\n")
@@ -57,12 +59,19 @@ def test_the_command_measures_a_policy_on_held_out_prompts(npc_dataset, npc_poli
         router,
     ]
     command = [sys.executable, "-c", "from pipelines.cli import main; main()", "measure", "gold", *arguments]
-    command += ["--prompts", "3", "--max-tokens", "8", "--out", out]
-    done = subprocess.run(list(map(str, command)), capture_output=True, text=True, check=False)
+    command += ["--prompts", "3", "--max-tokens", "8"]
+
+    def run(*more):
+        return subprocess.run(list(map(str, [*command, *more])), capture_output=True, text=True, check=False)
+
+    done = run()
     assert done.returncode == 0, done.stderr
-    found = Measured.model_validate_json(out.read_text())
+    (found,) = read_measured([str(tmp_path / "runs" / "serving" / "measured")])
     assert (found.policy, found.samples) == (read_manifest(npc_policy_folder).digest, 3)
     assert found.parameters == stored_parameters(npc_policy_folder) > 1000
+    refused = run("--out", router)
+    assert refused.returncode == 2 and "is a file: measurements are added to a folder" in refused.stderr
+    assert Measured.model_validate_json(refused.stdout).policy == found.policy, "what was measured is not lost"
 
 
 class Paced(ModelServer):

@@ -54,6 +54,9 @@ def test_another_tokenizer_or_model_type_is_refused(make_adapter, base, base_fol
     (base_folder / "tokenizer.json").write_text("{}")
     with pytest.raises(UsageError, match="another tokenizer"):
         check(make_adapter(2), "npc_dialogue", base)
+    (base_folder / "tokenizer.json").write_text("[]")
+    with pytest.raises(CorruptArtifact, match="is no tokenizer"):
+        check(make_adapter(3), "npc_dialogue", base)
 
 
 def test_tensorrt_tensors_give_the_same_update_as_peft(make_adapter):

@@ -11,7 +11,7 @@ from components.shared.serving.hot_swap import Aliases, HotSwap
 from components.shared.serving.in_process_server import InProcessServer, record_canaries
 from components.shared.serving.srl_model_adapter import Unavailable, ask
 from components.shared.storage.artifacts import read_manifest, seal
-from components.shared.training.policies import Policy, load_policy, save_policy
+from components.shared.training.policies import Policy, encode_prompts, load_policy, save_policy
 
 PROMPTS = ["the bell", "say yes ;", "at dawn the bell rings"]
 
@@ -42,6 +42,20 @@ def lora(policy_folder, tmp_path):
         return folder, record_canaries(adapted, PROMPTS, 6)
 
     return make
+
+
+def test_a_policy_that_was_trained_in_padded_batches_is_taken_beside_its_base(policy_folder, tmp_path):
+    policy = load_policy(policy_folder)
+    encode_prompts(policy, PROMPTS)
+    folder = tmp_path / "trained"
+    folder.mkdir()
+    save_policy(policy, folder)
+    seal(folder, ArtifactKind.POLICY)
+    texts = [(each / "tokenizer.json").read_text() for each in (folder, policy_folder)]
+    assert texts[0] != texts[1], "the file keeps how the tokenizer padded last"
+    server = InProcessServer(policy_folder, "tiny")
+    added = AdapterStore(tmp_path / "store").add(folder, "npc_dialogue", server.base)
+    assert added.digest == read_manifest(folder).digest
 
 
 def test_adapters_and_whole_policies_answer_as_they_did_where_they_were_trained(policy_folder, lora, tmp_path):
