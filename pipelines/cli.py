@@ -323,6 +323,7 @@ def compile_command(dag: str | None, target: str, environment: str, tier: str | 
     `monitoring` are the dashboards and alarms of CloudWatch, which belong to no DAG.
     """
     from components.shared.storage.artifacts import write_text
+    from pipelines.compilers.collection import collection_files
     from pipelines.compilers.monitoring import monitoring_files
     from pipelines.compilers.outputs import compiled_files
     from pipelines.compilers.selection import selection_files
@@ -335,7 +336,7 @@ def compile_command(dag: str | None, target: str, environment: str, tier: str | 
         given = tier if dag or name != "nightly" else None
         files |= compiled_files(name, tier_of(name, given), environment, target, graph)
     if dag is None and target in ("sagemaker", "all"):
-        files |= selection_files(environment)
+        files |= selection_files(environment) | collection_files(environment)
     for name, text in files.items():
         write_text(out / name, text)
         click.echo(str(out / name))

@@ -25,7 +25,7 @@ from components.shared.contracts.stage import StageConfig, StageSpec
 from components.shared.storage.paths import configs_root
 from components.shared.storage.yaml_files import read_mapping
 from components.shared.trainers.trainer_factory import check_model_type
-from pipelines.job_settings import BaseModelUse, Kubernetes, SageMaker, TierJobs
+from pipelines.job_settings import BaseModelUse, Kubernetes, Nights, SageMaker, TierJobs
 
 Values = Mapping[str, JsonValue]
 
@@ -63,13 +63,21 @@ class Environment(Layer):
     """Prefix of every image's name."""
     image_tag: str
     tracking_uri: str | None = None
-    """MLflow's tracking store and registry; none for SQLite in the folder of runs."""
+    """MLflow's tracking store, where stages also register; none for SQLite in the folder of runs."""
     registry_uri: str | None = None
-    """The model registry that commands ask, where it is not the tracking store's: sagemaker://GROUP_PREFIX."""
+    """The model registry that commands ask, where it is not the tracking store's: sagemaker://GROUP_PREFIX, whose packages
+    the nightly state machine makes of what the tracking store registered."""
+    measured: str | None = None
+    """Where serving measurements are kept, a folder or an s3:// prefix; none for serving/measured below the account's root,
+    or in the folder of runs."""
     policies: dict[Tier, str] = {}
     """Base policy of each tier: an URI, or a path relative to configs/."""
+    policies_by: str | None = None
+    """The command that makes them, where they do not come with the project."""
     sagemaker: SageMaker | None = None
     """The AWS account; none where nothing runs on SageMaker."""
+    nights: Nights | None = None
+    """What trains there every night; none where no nightly state machine is."""
     kubernetes: Kubernetes | None = None
     """The cluster that KFP's YAML is for; none where no Kubeflow is."""
 

@@ -1,7 +1,6 @@
 """`srl-rlvr drift`: the router's traces against the evidence of the version that serves."""
 
 import json
-from contextlib import ExitStack
 from typing import Any
 
 import click
@@ -36,32 +35,22 @@ def drift(
 
     Refused (3) where the population stability index is over 0.25.
     """
-    from components.shared.contracts.records import Tier, Trace
-    from components.shared.contracts.weakness import ANSWERS, Evaluated
-    from components.shared.monitoring.drift import serving_drift
-    from components.shared.serving.traces import FILES
-    from components.shared.storage.jsonl import read_jsonl
-    from components.shared.storage.places import fetched
-    from components.shared.storage.quarantine import lines, sift
+    from components.shared.contracts.records import Tier
+    from components.shared.monitoring.served import compare
     from components.shared.trainers.trainer_factory import create_trainer
+    from pipelines.cli import runs_folder
     from pipelines.configuration import load_settings
+    from pipelines.launch import registry_of, tracking_uri
 
     if tier not in list(Tier):
         raise unknown("tier", tier, list(Tier))
-    account = load_settings(environment).environment.sagemaker
-    if account is None and (publish or evidence is None):
-        missing = "--publish has nowhere to send it" if publish else "it names no champion, so pass --evidence"
-        raise UsageError(f"environment {environment!r} has no AWS account: {missing}")
-    place = evidence or champion_evidence(account, environment, model_type, tier)
-    with fetched(place) as folder:
-        baseline = list(read_jsonl(folder / ANSWERS, Evaluated))
-    trainer = create_trainer(model_type, world)
-    with ExitStack() as folders:
-        files = [file for source in sources for file in sorted(folders.enter_context(fetched(source)).rglob(FILES))]
-        # A router that was killed leaves its last line cut short; the collector puts such lines into quarantine.
-        records = (sift(line, Trace, "drift") for file in files for line in lines(file))
-        traces = (record for record in records if isinstance(record, Trace))
-        found = serving_drift(traces, baseline, trainer, Tier(tier))
+    where = load_settings(environment).environment
+    account = where.sagemaker
+    if account is None and publish:
+        raise UsageError(f"environment {environment!r} has no AWS account: --publish has nowhere to send it")
+    registry = registry_of(where, tracking_uri(where, runs_folder()))
+    place = evidence or champion_evidence(registry, model_type, Tier(tier))
+    found = compare(sources, place, create_trainer(model_type, world), Tier(tier))
     if publish:
         send(found.metrics, account, environment, {"Tier": tier, "ModelType": model_type})
     if as_json:
@@ -74,25 +63,22 @@ def drift(
     return REFUSED if found.blocked else 0
 
 
-def champion_evidence(account: Any, environment: str, model_type: str, tier: str) -> str:
-    """Where the report lies that the gate of the newest approved version wrote. Raises UsageError where there is none."""
-    from pipelines.operations.promotion import describe_package, newest_packages, package_group
+def champion_evidence(registry: Any, model_type: str, tier: Any) -> str:
+    """Where the report lies that the gate of the champion wrote. Raises UsageError where the registry tells of none."""
+    from components.shared.performance.model_registry import CHAMPION, holder
 
-    group = package_group(environment, model_type, tier)
-    newest = next(iter(newest_packages(account.region, group, "Approved", 1)), None)
-    if newest is None:
-        raise UsageError(f"{group}: no version serves: there is nothing to compare with")
-    package = describe_package(account.region, newest)
-    uri = package.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
-    if uri is None:
-        raise UsageError(f"{newest} names no evidence: pass --evidence")
-    return str(uri).rpartition("/")[0]
+    champion = holder(registry.versions(model_type, tier), CHAMPION)
+    if champion is None:
+        raise UsageError(f"{model_type}-{tier}: no version serves: pass --evidence of what to compare with")
+    if champion.evidence is None:
+        raise UsageError(f"{champion.name} version {champion.number} names no evidence: pass --evidence")
+    return champion.evidence.rpartition("/")[0]
 
 
 def send(metrics: dict[str, float], account: Any, environment: str, dimensions: dict[str, str]) -> None:
     """Publish metrics of the catalogue under each of their sets of dimensions."""
     from components.shared.monitoring.catalogue import OWN, namespace_of
-    from pipelines.engines.sagemaker import aws_client, aws_errors
+    from components.shared.storage.aws import aws_client, aws_errors
 
     data = [
         {

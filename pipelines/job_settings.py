@@ -158,6 +158,17 @@ class SageMaker(Settings):
         return f"s3://{self.bucket}/{self.prefix}"
 
 
+class Nights(Settings):
+    """configs/environments/ENV.yaml, `nights`: what the nightly state machine trains there. Terraform reads it too."""
+
+    scheduled: bool
+    """Whether the schedules fire; off, nights are started by hand."""
+    model_types: tuple[str, ...] = Field(min_length=1)
+    """Each has a model package group a tier, and all its runs every night."""
+    monthly_budget_usd: float = Field(gt=0)
+    """Cost of a month at which the account's budget alerts; a schedule that may cost more is refused."""
+
+
 class Kubernetes(Settings):
     """configs/environments/ENV.yaml, `kubernetes`: the cluster on which Kubeflow runs."""
 

@@ -115,7 +115,7 @@ def run(dag: CompiledDag, folder: RunFolder, display: Display) -> Finished:
     try:
         with display(folder):
             outcome = engine.run(dag, state.parameters, folder)
-        record_costs(folder, registry_of(dag.settings.environment, state.tracking_uri))
+        record_costs(folder, registry_of_stages(dag.settings.environment, state))
         tracking.finish(outcome)
     except BaseException:
         tracking.finish(Outcome.FAILED)
@@ -148,13 +148,13 @@ def engine_for(dag: CompiledDag, folder: RunFolder, on_report: OnReport) -> Engi
     told = {TRACKING_URI: state.tracking_uri, EXECUTION_KEY: str(state.execution_key)}
     if (commit := revision()) is not None:
         told[REVISION] = commit
-    if dag.settings.environment.registry_uri is not None:
-        told[REGISTRY] = dag.settings.environment.registry_uri
     if state.engine == EngineName.SAGEMAKER:
         return SageMakerEngine(account=check_account(dag.settings), on_report=on_report)
     if state.engine == EngineName.SAGEMAKER_LOCAL:
         return SageMakerLocalEngine(environment=told, on_report=on_report)
-    registry = registry_of(dag.settings.environment, state.tracking_uri)
+    if dag.settings.environment.registry_uri is not None:
+        told[REGISTRY] = dag.settings.environment.registry_uri
+    registry = registry_of_stages(dag.settings.environment, state)
     return LocalEngine(
         store=stage_store(folder.runs),
         environment=told,
@@ -188,6 +188,13 @@ def tracking_uri(environment: Environment, runs: Path) -> str:
 def registry_of(environment: Environment, tracking: str) -> Registry:
     """The environment's model registry, by default the tracking store's."""
     return open_registry(environment.registry_uri or tracking)
+
+
+def registry_of_stages(environment: Environment, state: RunState) -> Registry:
+    """The registry that a run's own stages register in. As SageMaker's jobs they know the tracking store alone: the nightly
+    state machine makes the packages, or each policy would be two."""
+    jobs = state.engine in (EngineName.SAGEMAKER, EngineName.SAGEMAKER_LOCAL)
+    return open_registry(state.tracking_uri) if jobs else registry_of(environment, state.tracking_uri)
 
 
 def own_parameters(dag: CompiledDag) -> Mapping[str, str | int | float]:

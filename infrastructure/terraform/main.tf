@@ -51,7 +51,7 @@ module "registry" {
   source = "./modules/sagemaker-registry"
 
   context              = local.context
-  model_types          = var.model_types
+  model_types          = local.settings.nights.model_types
   tier_latency_ms      = var.tier_latency_ms
   consumer_account_ids = var.consumer_account_ids
   bucket               = module.storage.bucket
@@ -79,9 +79,9 @@ module "monitoring" {
   context            = local.context
   catalogue_dir      = var.catalogue_dir
   kms_key_arn        = module.security.operations_key_arn
-  schedules_enabled  = var.schedules_enabled
+  schedules_enabled  = local.settings.nights.scheduled
   alert_emails       = var.alert_emails
-  monthly_budget_usd = var.monthly_budget_usd
+  monthly_budget_usd = local.settings.nights.monthly_budget_usd
   retention_days     = var.retention_days
 }
 
@@ -91,7 +91,7 @@ module "orchestration" {
   context            = local.context
   state_machines_dir = var.state_machines_dir
   schedules          = var.schedules
-  schedules_enabled  = var.schedules_enabled
+  schedules_enabled  = local.settings.nights.scheduled
   kms_key_arn        = module.security.operations_key_arn
   data_key_arn       = module.security.data_key_arn
   bucket             = module.storage.bucket
@@ -99,7 +99,7 @@ module "orchestration" {
   metrics_namespace  = module.monitoring.metrics_namespace
   retention_days     = var.retention_days
   night = {
-    model_types   = var.model_types
+    model_types   = local.settings.nights.model_types
     promotion     = try(local.settings.stages.registration.promotion, "auto")
     serving_image = "${local.settings.image_registry}/serving:${local.settings.image_tag}"
     policies      = local.settings.policies

@@ -25,12 +25,6 @@ variable "zones" {
   }
 }
 
-variable "model_types" {
-  description = "Model types that are trained; each has a model package group a tier."
-  type        = set(string)
-  default     = ["npc_dialogue", "story_generation", "reasoning"]
-}
-
 variable "tier_latency_ms" {
   description = "What each tier is served for: p95 of one token (Gold, Bronze) or of a response's start (Silver), in ms."
   type        = map(number)
@@ -71,16 +65,6 @@ variable "schedules" {
   default = {
     nightly = { state_machine = "nightly", expression = "cron(0 1 * * ? *)" }
   }
-}
-
-variable "schedules_enabled" {
-  description = "Whether the schedules fire; off, nights are started by hand."
-  type        = bool
-}
-
-variable "monthly_budget_usd" {
-  description = "Cost of a month at which the budget alerts."
-  type        = number
 }
 
 variable "alert_emails" {

@@ -4,7 +4,7 @@ The representation is what everything else starts from: the local engine runs it
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from importlib import import_module
 from typing import Any
 
@@ -13,7 +13,7 @@ from google.protobuf import json_format
 from kfp.dsl.graph_component import GraphComponent
 
 from components.shared.contracts.errors import unknown
-from pipelines.configuration import Settings, check_names
+from pipelines.configuration import Overrides, Settings, check_names
 from pipelines.definitions.catalogue import DAGS
 from pipelines.definitions.composer import Composer, Task
 
@@ -51,6 +51,16 @@ def compile_dag(name: str, settings: Settings) -> CompiledDag:
     if name not in DAGS:
         raise unknown("DAG", name, DAGS)
     return compile_definition(name, import_module(f"pipelines.definitions.{name}").define, Composer(settings))
+
+
+def from_data(dag: CompiledDag) -> CompiledDag:
+    """What is left of a DAG once its data set is there; the DAG itself where its data comes from elsewhere anyway."""
+    define = getattr(import_module(f"pipelines.definitions.{dag.name}"), "define_from_data", None)
+    if define is None:
+        return dag
+    # The settings have been checked against the whole DAG, some of whose stages and parameters this one has not.
+    settings = replace(dag.settings, layers=(*dag.settings.layers, Overrides()))
+    return compile_definition(dag.name, define, Composer(settings))
 
 
 def compile_definition(name: str, define: Callable[[Composer], GraphComponent], compose: Composer) -> CompiledDag:

@@ -14,7 +14,8 @@ def compiled_files(dag_name: str, tier: Tier, environment: str, target: str, gra
     """STEM.yaml for KFP; STEM.sagemaker.json, STEM.sagemaker.request.json and STEM.svg for SageMaker.
 
     No DAG has dashboards and alarms of its own (monitoring.py), so that `monitoring` gives none here.
-    Where a job runs on Spot, STEM-on-demand.sagemaker.json and its request are what the night falls back to.
+    Where a job runs on Spot, STEM-on-demand.sagemaker.json and its request are what the night falls back to, once the data
+    set is there.
     Raises UsageError for whatever cannot be compiled.
     """
     if target not in TARGETS:

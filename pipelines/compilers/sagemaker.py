@@ -16,7 +16,7 @@ from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import Job
 from pipelines.compilers.ir import Gate, Node, Output, Parameter, Retries, Step, Workflow, gates, read_workflow, steps
-from pipelines.compilers.kubeflow import CompiledDag
+from pipelines.compilers.kubeflow import CompiledDag, from_data
 from pipelines.compilers.sagemaker_checks import check_account, check_definition
 from pipelines.compilers.sagemaker_steps import REPORT, Json, Placed, Requests, parameter
 from pipelines.configuration import load_tier
@@ -69,13 +69,15 @@ def compile_sagemaker(dag: CompiledDag, on_demand: bool = False) -> SageMakerPip
     """Compile a DAG for SageMaker.
 
     `on_demand` compiles its second definition, for when Spot has no machines: the same jobs without Spot, with the same
-    checkpoints. Raises UsageError for what SageMaker has not, a stage without an image in the account's registry, an
-    instance type that the region lacks, Spot without a checkpoint, a name or value over SageMaker's limits: nothing is
-    written then.
+    checkpoints, on the data that the first one has made.
+
+    Raises UsageError for what SageMaker has not, a stage without an image in the account's registry, an instance type that
+    the region lacks, Spot without a checkpoint, a name or value over SageMaker's limits: nothing is written then.
     """
     account = check_account(dag.settings)
-    workflow = read_workflow(dag)
     stem = on_demand_stem(dag) if on_demand else dag.file_stem
+    dag = from_data(dag) if on_demand else dag
+    workflow = read_workflow(dag)
     name = "-".join([account.pipeline_prefix, stem.replace("_", "-")])
     definition: Json = {
         "Version": VERSION,

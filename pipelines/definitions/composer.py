@@ -19,6 +19,7 @@ from kfp.dsl.pipeline_task import PipelineTask
 from kfp.dsl.types.type_utils import create_bundled_artifact_type
 
 from components.catalogue import STAGES, spec_of
+from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import ArtifactKind, StageConfig, StageSpec
 from components.shared.storage.artifacts import canonical_json
@@ -77,13 +78,13 @@ class Composer:
         constant = canonical_json(config.model_dump(mode="json", exclude=set(parameters)))
         image = self.settings.environment.image(spec.image)
         task = component(name, spec, image, self._entry_point)(**artifacts, **parameters, config=constant)
-        self._place(task, spec, config)
+        self._place(name, task, spec, config)
         if not spec.outputs:
             # Its effect lies outside its outputs, where a cluster's cache does not look.
             task.set_caching_options(False)
         return task
 
-    def _place(self, task: PipelineTask, spec: StageSpec, config: StageConfig) -> None:
+    def _place(self, name: str, task: PipelineTask, spec: StageSpec, config: StageConfig) -> None:
         """What the tier's machines and the cluster say of a task; nothing for an environment of one machine."""
         environment = self.settings.environment
         if not environment.remote:
@@ -91,6 +92,8 @@ class Composer:
         jobs = load_tier(tier_of(config, self.settings.tier)).jobs
         job = jobs.of(spec)
         tried_again(task, jobs.retry)
+        if spec.spread and (refused := config.refuses(job.strategy)) is not None:
+            raise UsageError(f"{name}: jobs.strategy = {job.strategy}: {refused} (jobs.stages.{spec.name}.strategy)")
         told(task, spec, job, environment.tracking_uri)
         if environment.kubernetes is not None:
             placed(task, spec, instance_of(job, spec.name), job.instance_count, environment.kubernetes)
@@ -157,6 +160,7 @@ def descriptions() -> dict[str, str]:
     }
     return fields | {
         "night": "Label of the night, for tags and reports; no stage reads it.",
+        "dataset_uri": "Data set to train on, validated.",
         "traces_uri": "Trajectories that the student learns from, verified.",
         "base_uri": "Policy that training starts from.",
         "champion_uri": "Policy that serves the tier now; its base where none does.",

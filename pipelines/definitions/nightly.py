@@ -13,7 +13,7 @@ from kfp.dsl.graph_component import GraphComponent
 from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import ArtifactKind
 from pipelines.definitions.composer import Composer, pipeline
-from pipelines.definitions.tasks import distill, register, train
+from pipelines.definitions.tasks import distill, prepare, register, train
 
 
 def define(compose: Composer) -> GraphComponent:
@@ -39,18 +39,12 @@ def define(compose: Composer) -> GraphComponent:
         accepted: str = defaults["accepted"],
     ):
         """Trains the largest tier, then hands what was accepted down to the smaller ones, each behind its own gate."""
-        validation, evaluation = train(
-            compose,
-            base=compose.artifact(base_uri, ArtifactKind.POLICY),
-            champion=compose.artifact(champion_uri, ArtifactKind.POLICY),
-            model_type=model_type,
-            world=world,
-            seed=seed,
-            threshold=threshold,
-            min_gain=min_gain,
-            accepted=accepted,
+        base = compose.artifact(base_uri, ArtifactKind.POLICY)
+        champion = compose.artifact(champion_uri, ArtifactKind.POLICY)
+        dataset = prepare(
+            compose, model_type=model_type, world=world, seed=seed, threshold=threshold, accepted=accepted
         )
-        dataset = validation.outputs["dataset"]
+        evaluation = train(compose, dataset=dataset, base=base, champion=champion, seed=seed, min_gain=min_gain)
         with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="bronze accepted"):
             accepted = evaluation.outputs["accepted_policy"]
             register(compose, Tier.BRONZE, accepted, evaluation.outputs["report"], model_type)

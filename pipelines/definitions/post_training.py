@@ -8,7 +8,7 @@ from kfp.dsl.graph_component import GraphComponent
 
 from components.shared.contracts.stage import ArtifactKind
 from pipelines.definitions.composer import Composer, pipeline
-from pipelines.definitions.tasks import register, train
+from pipelines.definitions.tasks import prepare, register, train
 
 
 def define(compose: Composer) -> GraphComponent:
@@ -28,16 +28,41 @@ def define(compose: Composer) -> GraphComponent:
         accepted: str = defaults["accepted"],
     ):
         """Trains one model type on one tier and registers the policy that the gate accepts."""
-        _, evaluation = train(
+        base = compose.artifact(base_uri, ArtifactKind.POLICY)
+        champion = compose.artifact(champion_uri, ArtifactKind.POLICY)
+        dataset = prepare(
+            compose, model_type=model_type, world=world, seed=seed, threshold=threshold, accepted=accepted
+        )
+        evaluation = train(compose, dataset=dataset, base=base, champion=champion, seed=seed, min_gain=min_gain)
+        with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
+            register(compose, tier, evaluation.outputs["accepted_policy"], evaluation.outputs["report"], model_type)
+
+    return post_training
+
+
+def define_from_data(compose: Composer) -> GraphComponent:
+    """The same from a data set that is there: what is left to do where an execution lost its machines after it."""
+    tier, defaults = compose.settings.tier, compose.settings.defaults
+    base_policy = compose.settings.uri("base_uri", tier)
+
+    @pipeline("post-training")
+    def post_training(
+        dataset_uri: str,
+        champion_uri: str,
+        base_uri: str = base_policy,
+        model_type: str = defaults["model_type"],
+        night: str = defaults["night"],
+        seed: int = defaults["seed"],
+        min_gain: float = defaults["min_gain"],
+    ):
+        """Trains one model type on one tier on data that is there, and registers the policy that the gate accepts."""
+        evaluation = train(
             compose,
+            dataset=compose.artifact(dataset_uri, ArtifactKind.DATASET),
             base=compose.artifact(base_uri, ArtifactKind.POLICY),
             champion=compose.artifact(champion_uri, ArtifactKind.POLICY),
-            model_type=model_type,
-            world=world,
             seed=seed,
-            threshold=threshold,
             min_gain=min_gain,
-            accepted=accepted,
         )
         with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
             register(compose, tier, evaluation.outputs["accepted_policy"], evaluation.outputs["report"], model_type)

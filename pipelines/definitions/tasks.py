@@ -8,19 +8,16 @@ from components.shared.contracts.stage import ArtifactKind
 from pipelines.definitions.composer import Composer
 
 
-def train(
+def prepare(
     compose: Composer,
     *,
-    base: PipelineArtifactChannel,
-    champion: PipelineArtifactChannel,
     model_type: PipelineParameterChannel,
     world: PipelineParameterChannel,
     seed: PipelineParameterChannel,
     threshold: PipelineParameterChannel,
-    min_gain: PipelineParameterChannel,
     accepted: PipelineParameterChannel,
-) -> tuple[PipelineTask, PipelineTask]:
-    """The stages up to the gate; returns those of data validation and evaluation."""
+) -> PipelineArtifactChannel:
+    """The stages up to the data set, which is returned."""
     generation = compose.task(
         "trajectory_generation", "trajectory_generation", model_type=model_type, world=world, seed=seed
     )
@@ -29,10 +26,22 @@ def train(
     )
     verified = verification.outputs["verified"]
     validation = compose.task("data_validation", "data_validation", verified=verified, accepted=accepted)
-    dataset = validation.outputs["dataset"]
+    return validation.outputs["dataset"]
+
+
+def train(
+    compose: Composer,
+    *,
+    dataset: PipelineArtifactChannel,
+    base: PipelineArtifactChannel,
+    champion: PipelineArtifactChannel,
+    seed: PipelineParameterChannel,
+    min_gain: PipelineParameterChannel,
+) -> PipelineTask:
+    """The stages from the data set to the gate; returns the evaluation."""
     srl = compose.task("srl", "srl", dataset=dataset, policy=base, seed=seed)
     rlvr = compose.task("rlvr", "rlvr", dataset=dataset, policy=srl.outputs["policy"], seed=seed)
-    evaluation = compose.task(
+    return compose.task(
         "evaluation",
         "evaluation",
         dataset=dataset,
@@ -43,7 +52,6 @@ def train(
         min_gain=min_gain,
         seed=seed,
     )
-    return validation, evaluation
 
 
 def distill(

@@ -51,18 +51,22 @@ def plan(
 
     if question is not None:
         return answer(question, as_json)
+    from pipelines.configuration import load_settings
     from pipelines.operations import plan_table
+    from pipelines.operations.month import make_month
     from pipelines.operations.nearest import nearest
     from pipelines.operations.plan import make_plan
 
     name = dag or "nightly"
     made = make_plan(name, environment, tier_of(name, tier), runs_folder(), assignments)
+    nights = load_settings(environment).environment.nights if name == "nightly" else None
+    month = make_month(environment, nights, runs_folder()) if nights else None
     found = nearest(made)
     if as_json:
-        click.echo(json.dumps(plan_table.as_data(made, found), indent=1))
+        click.echo(json.dumps(plan_table.as_data(made, found, month), indent=1))
     else:
-        plan_table.show(made, found, printer())
-    return REFUSED if made.refusals else 0
+        plan_table.show(made, found, month, printer())
+    return REFUSED if plan_table.refusals(made, month) else 0
 
 
 def answer(question: Path, as_json: bool) -> int:
@@ -84,9 +88,13 @@ def answer(question: Path, as_json: bool) -> int:
 @click.option(
     "--without-pipelines", is_flag=True, help="A new account's first pass: roles, key and network, no pipeline."
 )
+@click.option("--despite-plan", is_flag=True, help="Although `srl-rlvr plan` refuses what would be deployed.")
 @yes_option
-def deploy(environment: str, build: Path, plan_only: bool, without_pipelines: bool, yes: bool) -> int:
-    """Compile, show Terraform's plan, and apply it."""
+def deploy(
+    environment: str, build: Path, plan_only: bool, without_pipelines: bool, despite_plan: bool, yes: bool
+) -> int:
+    """Compile, show Terraform's plan, and apply it. Refused (3) where `plan` finds it over a budget, or not to fit."""
+    from pipelines.cli import runs_folder
     from pipelines.operations import deploy as work
 
     deployment = work.Deployment(
@@ -96,6 +104,13 @@ def deploy(environment: str, build: Path, plan_only: bool, without_pipelines: bo
         without_pipelines=without_pipelines,
     )
     terraform = deployment.check()
+    faults = deployment.faults(runs_folder())
+    if faults and not despite_plan:
+        more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+        click.echo(f"error: {faults[0]}{more}, or pass --despite-plan", err=True)
+        return REFUSED
+    for fault in faults:
+        click.echo(f"despite the plan: {fault}")
     files = deployment.compile()
     click.echo(f"compiled {len(files) // 2} pipelines into {deployment.definitions}")
     if not deployment.plan(terraform, click.echo):

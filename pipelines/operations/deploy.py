@@ -17,12 +17,15 @@ from components.shared.contracts.errors import PipelineError, UsageError
 from components.shared.contracts.records import Tier
 from components.shared.storage.artifacts import write_text
 from components.shared.storage.paths import PROJECT, configs_root
+from pipelines.compilers.collection import collection_files
 from pipelines.compilers.monitoring import monitoring_files
 from pipelines.compilers.outputs import compiled_files
 from pipelines.compilers.selection import selection_files
 from pipelines.configuration import load_settings
 from pipelines.definitions.catalogue import DAGS
 from pipelines.engines.sagemaker import real_account
+from pipelines.operations.month import CALENDAR, make_month
+from pipelines.operations.plan import make_plan
 from pipelines.operations.preflight import check_identity
 
 CONFIGURATION = PROJECT / "infrastructure" / "terraform"
@@ -69,6 +72,20 @@ class Deployment:
         check_identity(account, self.environment)
         return terraform
 
+    def faults(self, runs: Path) -> list[str]:
+        """What `srl-rlvr plan` refuses of what the nights would start: a line a reason, with the command that says more."""
+        if self.without_pipelines:
+            return []
+        found: dict[str, str] = {}
+        for dag, tier in (("nightly", Tier.BRONZE), *CALENDAR):
+            command = f"srl-rlvr plan {dag}{'' if dag == 'nightly' else f' --tier {tier}'} --env {self.environment}"
+            for fault in make_plan(dag, self.environment, tier, runs).faults:
+                found.setdefault(fault, command)
+        nights = load_settings(self.environment).environment.nights
+        for fault in make_month(self.environment, nights, runs).refusals if nights else ():
+            found[fault] = f"srl-rlvr plan nightly --env {self.environment}"
+        return [f"{fault}: see `{command}`" for fault, command in found.items()]
+
     def compile(self) -> list[str]:
         """Write every pipeline, dashboards and alarms, and remove what an earlier compilation left.
 
@@ -79,7 +96,7 @@ class Deployment:
             for tier in (Tier.BRONZE,) if dag == "nightly" else Tier:
                 files |= compiled_files(dag, tier, self.environment, "sagemaker")
         if not self.without_pipelines:
-            files |= selection_files(self.environment)
+            files |= selection_files(self.environment) | collection_files(self.environment)
         shutil.rmtree(self.definitions, ignore_errors=True)
         self.definitions.mkdir(parents=True)
         for name, text in files.items():

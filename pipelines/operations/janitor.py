@@ -13,9 +13,9 @@ from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from typing import Any
 
+from components.shared.storage.aws import aws_client, aws_errors
 from components.shared.storage.paths import configs_root
 from components.shared.storage.yaml_files import read_mapping
-from pipelines.engines.sagemaker import aws_client, aws_errors
 from pipelines.job_settings import SageMaker
 
 KEEP = "srl-rlvr:keep"

@@ -100,7 +100,8 @@ def choices(step: StepPlan, plan: Plan) -> Iterator[Choice]:
         spots(job),
     ):
         seconds = round(job.seconds_at_most * rate(job.instance, job.count, step) / rate(name, count, step))
-        if seconds > LIMIT:
+        config = task.config.model_copy(update={} if rank is None else {"lora_rank": rank})
+        if seconds > LIMIT or (task.spec.spread and config.refuses(strategy) is not None):
             continue
         other = replace(job, instance=name, count=count, spot=spot, seconds_at_most=seconds)
         where = replace(placement(instance, count, strategy), rows_divided_by=divided, lora_rank=rank)

@@ -104,8 +104,8 @@ class Plan:
         return [step for step in self.steps if step.memory is not None and not step.memory.fits]
 
     @property
-    def refusals(self) -> list[str]:
-        """Why the plan is refused, a line a reason; none where it is not."""
+    def faults(self) -> list[str]:
+        """Why it may not be started at all, a line a reason: it does not fit, or costs too much."""
         lines = [
             f"{step.job.step}: {step.memory.model} needs {step.memory.needed_gib:.1f} GiB of each GPU, "
             f"{step.job.instance} has {step.memory.usable_gib:.1f} to count on"
@@ -117,6 +117,12 @@ class Plan:
             f"{self.budgets_usd[tier]:,.0f} USD (configs/tiers/{tier}.yaml, jobs.budget_usd)"
             for tier in self.over_budget
         ]
+        return lines
+
+    @property
+    def refusals(self) -> list[str]:
+        """Why the plan is refused: its faults, and that runs of its kind gained too little of late."""
+        lines = self.faults
         cost, most = self.history.usd_per_point, self.max_usd_per_point
         if cost is not None and most is not None and cost > most:
             lines.append(

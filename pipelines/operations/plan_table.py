@@ -8,11 +8,17 @@ from rich.console import Console
 from rich.table import Table
 
 from pipelines.operations.memory import StepMemory
+from pipelines.operations.month import Month
 from pipelines.operations.nearest import Nearest
 from pipelines.operations.plan import Plan, StepPlan, service_usd
 
 
-def as_data(plan: Plan, found: Mapping[Any, Nearest | None]) -> dict[str, Any]:
+def refusals(plan: Plan, month: Month | None) -> list[str]:
+    """Why it is refused, a line a reason: the execution itself, or a month of such nights."""
+    return [*plan.refusals, *(month.refusals if month else ())]
+
+
+def as_data(plan: Plan, found: Mapping[Any, Nearest | None], month: Month | None = None) -> dict[str, Any]:
     """The plan as JSON has it; every key ends in its unit."""
     return {
         "dag": plan.dag,
@@ -20,8 +26,8 @@ def as_data(plan: Plan, found: Mapping[Any, Nearest | None]) -> dict[str, Any]:
         "environment": plan.environment,
         "region": plan.region,
         "prices_as_of": plan.prices.as_of.isoformat(),
-        "accepted": not plan.refusals,
-        "refusals": plan.refusals,
+        "accepted": not refusals(plan, month),
+        "refusals": refusals(plan, month),
         "nearest": {
             tier: None if near is None else {"changes": list(near.changes), "usd_at_limits": round(near.usd, 2)}
             for tier, near in found.items()
@@ -34,6 +40,14 @@ def as_data(plan: Plan, found: Mapping[Any, Nearest | None]) -> dict[str, Any]:
         "budgets": {
             tier: {"usd_at_limits": round(plan.planned_usd(tier), 2), "budget_usd": budget}
             for tier, budget in plan.budgets_usd.items()
+        },
+        "month": month
+        and {
+            "model_types": list(month.nights.model_types),
+            "usd_expected": round(month.usd("usd"), 2),
+            "usd_at_limits": round(month.usd("usd_planned"), 2),
+            "budget_usd": month.nights.monthly_budget_usd,
+            "scheduled": month.nights.scheduled,
         },
         "teacher_usd_at_most": plan.teacher_usd_at_most,
         "spot_saving_share": plan.spot_saving,
@@ -72,9 +86,18 @@ def step_data(step: StepPlan) -> dict[str, Any]:
     }
 
 
-def show(plan: Plan, found: Mapping[Any, Nearest | None], console: Console) -> None:
+def show(plan: Plan, found: Mapping[Any, Nearest | None], month: Month | None, console: Console) -> None:
     """Print the plan, and where it is refused why, and what would do."""
     console.print(steps_table(plan), money_table(plan))
+    if month is not None:
+        how = "scheduled" if month.nights.scheduled else "started by hand"
+        console.print(
+            f"[bold]A month[/] of nights, {how}, for {len(month.nights.model_types)} model types: "
+            f"{month.usd('usd'):,.0f} USD expected, {month.usd('usd_planned'):,.0f} at the time limits, budget "
+            f"{month.nights.monthly_budget_usd:,.0f}",
+            highlight=False,
+            soft_wrap=True,
+        )
     console.print(
         "[bold]Service quotas[/], instances for one execution; a night runs one a model type at the same time"
     )
@@ -85,7 +108,7 @@ def show(plan: Plan, found: Mapping[Any, Nearest | None], console: Console) -> N
     for line in sources:
         console.print(f"  {line}", highlight=False)
     console.print(f"[bold]Skip gate[/] {plan.skip_gate}", highlight=False)
-    for line in plan.refusals:
+    for line in refusals(plan, month):
         console.print(f"[red]refused[/] {line}", highlight=False, soft_wrap=True)
     for tier, near in found.items():
         if near is None:

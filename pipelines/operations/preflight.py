@@ -1,7 +1,7 @@
 """Is this the account that is meant? Asked before anything is created in it."""
 
 from components.shared.contracts.errors import UsageError
-from pipelines.engines.sagemaker import aws_client, aws_errors
+from components.shared.storage.aws import aws_client, aws_errors
 from pipelines.job_settings import SageMaker
 
 

@@ -10,9 +10,10 @@ from pathlib import Path
 from typing import Any
 
 from components.shared.contracts.errors import UsageError
+from components.shared.storage.aws import aws_client, aws_errors
 from pipelines import launch
 from pipelines.engines.run_folder import RunFolder, TaskStatus
-from pipelines.engines.sagemaker import LOG_GROUPS, aws_client, aws_errors
+from pipelines.engines.sagemaker import LOG_GROUPS
 
 TAIL = 20
 """Lines of the log that are shown."""

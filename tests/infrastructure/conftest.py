@@ -108,6 +108,7 @@ def take_over(settings: str, file: Path) -> None:
 def compile_all(environment: str, folder: Path) -> None:
     """Every pipeline, with the configuration in `folder`."""
     from components.shared.contracts.records import Tier
+    from pipelines.compilers.collection import collection_files
     from pipelines.compilers.outputs import compiled_files
     from pipelines.compilers.selection import selection_files
 
@@ -117,5 +118,5 @@ def compile_all(environment: str, folder: Path) -> None:
         for dag, tier in [*pipelines, ("nightly", Tier.BRONZE)]:
             for name, text in compiled_files(dag, tier, environment, "sagemaker").items():
                 (folder / "sagemaker" / name).write_text(text)
-        for name, text in selection_files(environment).items():
+        for name, text in (selection_files(environment) | collection_files(environment)).items():
             (folder / "sagemaker" / name).write_text(text)

@@ -65,12 +65,12 @@ def test_from_a_new_account_to_nothing_to_do(typed):
 
     code, out, err = run("--plan-only")
     assert code == 0, err
-    assert "compiled 12 pipelines" in out
-    assert out.count('resource "aws_sagemaker_pipeline" "this"') == 12
+    assert "compiled 13 pipelines" in out
+    assert out.count('resource "aws_sagemaker_pipeline" "this"') == 13
     assert "Apply complete!" not in out
 
     code, out, err = run("--yes")
-    assert code == 0 and "12 added" in out, err
+    assert code == 0 and "13 added" in out, err
     code, out, err = run("--yes")
     assert code == 0 and out.endswith("dev is deployed as it is compiled here: nothing to do\n"), err
 
@@ -105,6 +105,20 @@ def test_what_cannot_be_deployed_is_said_before_anything_is_written(typed, monke
     assert not (tmp_path / "build").exists()
     with pytest.raises(UsageError, match="is not there: copy another environment's folder"):
         deploy.Deployment(environment="dev", build=tmp_path / "build", configuration=tmp_path).check()
+
+
+def test_what_the_plan_refuses_is_refused_here_before_anything_is_written(typed):
+    run, dev, tmp_path = typed
+    gold = dev.parents[1] / "tiers" / "gold.yaml"
+    gold.write_text(gold.read_text().replace("budget_usd: 300", "budget_usd: 70"))
+    code, out, err = run("--plan-only")
+    assert (code, out, err.count("\n")) == (3, "", 1)
+    assert "gold: 76 USD at the time limits, over its budget of 70 USD" in err
+    assert err.endswith("see `srl-rlvr plan post_training --tier gold --env dev`, or pass --despite-plan\n")
+    assert not (tmp_path / "build").exists()
+    assert run("--without-pipelines", "--yes")[0] == 0
+    code, out, _ = run("--plan-only", "--despite-plan")
+    assert out.startswith("despite the plan: gold: 76 USD at the time limits") and "compiled 13 pipelines" in out
 
 
 def test_terraforms_boxes_become_one_line():

@@ -26,6 +26,7 @@ MLFLOW = {
     "create_registered_model": "CreateRegisteredModel",
     "create_run": "CreateRun",
     "delete_model_version": "DeleteModelVersion",
+    "delete_model_version_tag": "DeleteModelVersionTag",
     "delete_registered_model_alias": "DeleteRegisteredModelAlias",
     "delete_run": "DeleteRun",
     "get_experiment_by_name": "GetExperimentByName",
@@ -148,7 +149,7 @@ def test_only_the_pipelines_pass_roles_and_only_the_stages_to_sagemaker(roles):
     assert {name for name, role in roles.items() if "iam:PassRole" in role.actions} == {"pipeline"}
     to_sagemaker, to_lambda = ({"iam:PassedToService": f"{name}.amazonaws.com"} for name in ("sagemaker", "lambda"))
     passed = {name for name, role in roles.items() if roles["pipeline"].allows("iam:PassRole", role.arn, to_sagemaker)}
-    assert passed == {hyphened(stage) for stage in STAGES} | {"selection"}
+    assert passed == {hyphened(stage) for stage in STAGES} | {"selection", "trace-collection", "serving-drift"}
     assert not roles["pipeline"].allows("iam:PassRole", roles["srl"].arn, to_lambda)
 
 
@@ -196,6 +197,30 @@ def test_the_selection_reads_versions_and_writes_proposals_alone(roles):
     assert not role.allows("s3:PutObject", f"{DATA}/srl-rlvr/serving/measured.jsonl")
 
 
+def test_the_nights_jobs_read_what_was_served_and_write_their_own_words_alone(roles):
+    """Neither notes what distillation learns from, nor reads a policy: the state machine and the stages do."""
+    collection, drift = roles["trace-collection"], roles["serving-drift"]
+    for role in (collection, drift):
+        assert role.allows("s3:GetObject", f"{DATA}/traces/served/2026-01-05/router-1/traces-000001.jsonl")
+        assert role.allows("s3:ListBucket", DATA, {"s3:prefix": "traces/served/2026-01-05/"})
+        assert not role.allows("s3:PutObject", f"{DATA}/traces/served/2026-01-05/router-1/traces-000001.jsonl")
+        assert not role.allows("s3:PutObject", f"{DATA}/srl-rlvr/nights/state/npc_dialogue/traces.json")
+        assert not role.allows("s3:GetObject", f"{DATA}/policies/gold/model.safetensors")
+        assert {action.split(":")[0] for action in role.actions} == {"cloudwatch", "ec2", "ecr", "kms", "logs", "s3"}
+    artifact = f"{DATA}/traces/collected/npc_dialogue/night=2026-01-06"
+    assert collection.allows("s3:PutObject", f"{artifact}.json")
+    assert collection.allows("s3:DeleteObject", f"{artifact}/manifest.json")
+    assert not drift.allows("s3:PutObject", f"{artifact}.json")
+    assert drift.allows("s3:PutObject", f"{DATA}/srl-rlvr/nights/drift/npc_dialogue/2026-01-06.json")
+    for evidence in ("post-training-gold/e/evaluation", "distillation-gold/e/distill-gold"):
+        assert drift.allows("s3:GetObject", f"{DATA}/srl-rlvr/runs/{evidence}/report/answers.jsonl")
+        assert not collection.allows("s3:GetObject", f"{DATA}/srl-rlvr/runs/{evidence}/report/answers.jsonl")
+    deleters = {name for name, role in roles.items() if "s3:DeleteObject" in role.actions and "machine" not in name}
+    assert deleters == {"trace-collection"}
+    assert roles["data-validation"].allows("s3:GetObject", f"{artifact}/trajectories.parquet")
+    assert not roles["data-validation"].allows("s3:GetObject", f"{DATA}/traces/served/2026-01-05/r/traces-000001.jsonl")
+
+
 def client_methods(source):
     """Names of the methods called on an MlflowClient: `client.x()`, `self._client.x()` or `self._client().x()`."""
     for node in ast.walk(ast.parse(source)):
@@ -239,6 +264,15 @@ def test_the_scheduler_starts_machines_and_nothing_else(roles, prod):
     role = roles["scheduler"]
     assert role.actions == {"states:StartExecution", "sqs:SendMessage", "kms:Decrypt", "kms:GenerateDataKey"}
     assert role.allows("states:StartExecution", prod.outputs["state_machines"]["nightly"])
+
+
+def test_who_serves_players_ships_traces_and_reads_champions_alone(prod):
+    (policy,) = (p for p in prod.all("aws_s3_bucket_policy") if '"Served777788889999"' in p["policy"])
+    theirs = [s for s in json.loads(policy["policy"])["Statement"] if s["Principal"] != "*"]
+    assert {(s["Action"], s["Resource"]) for s in theirs} == {
+        ("s3:GetObject", f"{DATA}/mlflow/*"), ("s3:PutObject", f"{DATA}/traces/served/*"),
+    }  # fmt: skip
+    assert {s["Principal"]["AWS"] for s in theirs} == {"arn:aws:iam::777788889999:root"}
 
 
 def test_consumers_read_versions_and_cannot_approve_them(dev, prod):

@@ -73,6 +73,14 @@ def test_a_machine_may_do_what_its_own_definition_does(deployed):
     )
 
 
+def test_the_collection_reads_what_its_jobs_left_and_touches_no_version(deployed):
+    allowed = granted(deployed, "collection")
+    assert "arn:aws:s3:::srl-rlvr-prod/traces/collected/*" in allowed["s3:GetObject"]
+    assert not [arn for arn in allowed["s3:GetObject"] if "/traces/served" in arn]
+    assert allowed["s3:PutObject"] == [f"{DATA}/nights/*"]
+    assert not allowed.keys() & {"sagemaker:CreateModelPackage", "sagemaker:UpdateModelPackage", "s3:DeleteObject"}
+
+
 def test_waiting_for_a_run_needs_the_rule_that_step_functions_makes(deployed):
     allowed = granted(deployed, "nightly")
     assert allowed["events:PutRule"] == [
@@ -84,7 +92,7 @@ def test_waiting_for_a_run_needs_the_rule_that_step_functions_makes(deployed):
 def test_a_run_falls_back_within_its_tiers_budget_and_only_to_what_is_deployed(deployed):
     """No definition is compiled in this account yet, so none has a price, and nothing may fall back."""
     text = definition(deployed, "training-run")
-    assert "$lookup({'bronze':60000,'gold':300,'silver':3000}, $states.input.tier)" in text
+    assert "$lookup({'bronze':30000,'gold':300,'silver':3000}, $states.input.tier)" in text
     assert "$lookup({}, $replace($states.input.dag" in text
 
 

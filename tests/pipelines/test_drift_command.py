@@ -70,7 +70,7 @@ def test_on_this_machine(folders, typed):
     ("arguments", "said"),
     [
         (("good", "--tier", "golden"), "unknown tier 'golden'"),
-        (("good",), "environment 'local' has no AWS account: it names no champion, so pass --evidence"),
+        (("good",), "npc_dialogue-gold: no version serves: pass --evidence"),
         (("good", "--evidence", "evidence", "--publish"), "has no AWS account: --publish has nowhere to send it"),
         (("good", "--evidence", "nowhere"), "no folder nowhere: check the path"),
         (("evidence", "--evidence", "evidence"), "none of 0 traces of npc_dialogue on gold can be compared"),
@@ -91,13 +91,15 @@ def account(folders, monkeypatch):
         sagemaker, s3 = (boto3.client(service, region_name=REGION) for service in ("sagemaker", "s3"))
         s3.create_bucket(Bucket=BUCKET)
         s3.upload_file(str(folders / "evidence" / "answers.jsonl"), BUCKET, "runs/7/evaluation/report/answers.jsonl")
+        s3.put_object(Bucket=BUCKET, Key="runs/7/evaluation/report/report.json", Body=b'{"metrics": {"greedy": 1.0}}')
         sagemaker.create_model_package_group(ModelPackageGroupName=GROUP, ModelPackageGroupDescription=GROUP)
         evidence = {"ContentType": "application/json", "S3Uri": f"s3://{BUCKET}/runs/7/evaluation/report/report.json"}
 
         def approve(**more):
             sagemaker.create_model_package(
-                ModelPackageGroupName=GROUP, ModelApprovalStatus="Approved", ModelPackageDescription="v", **more
-            )
+                ModelPackageGroupName=GROUP, ModelApprovalStatus="Approved", ModelPackageDescription="v",
+                InferenceSpecification={"Containers": [{"Image": "i"}]}, **more,
+            )  # fmt: skip
 
         yield lambda: approve(ModelMetrics={"ModelQuality": {"Statistics": evidence}}), approve
 
@@ -125,7 +127,7 @@ def test_the_champions_own_evidence_is_the_baseline_and_the_result_is_published(
 
 def test_an_account_in_which_nothing_serves_or_no_evidence_is_named(account, folders, typed):
     _, without_evidence = account
-    assert f"{GROUP}: no version serves" in typed(folders / "good", "--env", "prod")[2]
+    assert "npc_dialogue-gold: no version serves" in typed(folders / "good", "--env", "prod")[2]
     without_evidence()
     assert "names no evidence: pass --evidence" in typed(folders / "good", "--env", "prod")[2]
 

@@ -23,7 +23,9 @@ from botocore.exceptions import ClientError
 from moto import mock_aws
 from moto.core import DEFAULT_ACCOUNT_ID
 from moto.stepfunctions.parser.models import stepfunctions_parser_backends
-from pipeline_runs import PipelineRuns, error
+from pipeline_runs import COLLECTION, PipelineRuns, error
+
+from pipelines.compilers.collection import compile_collection
 
 Json = dict[str, Any]
 MACHINES = Path(__file__).resolve().parents[2] / "step_functions"
@@ -45,7 +47,7 @@ BINDINGS = {
     "serving_image": f"{NUMBER}.dkr.ecr.{REGION}.amazonaws.com/srl-rlvr/serving:0.1.0",
     **{f"{tier}_base": f"s3://srl-rlvr-prod/policies/{tier}/" for tier in TIERS},
     **{f"{tier}_usd_per_hour": usd for tier, usd in zip(TIERS, ("393.2", "98.3", "5.75"), strict=True)},
-    "budgets_usd": "{'bronze': 60000, 'silver': 3000, 'gold': 300}",
+    "budgets_usd": "{'bronze': 30000, 'silver': 3000, 'gold': 300}",
     "at_most_usd": str(
         {
             f"{dag}-{tier}-on-demand": usd
@@ -209,9 +211,11 @@ class AwsAccount:
         """A package as an earlier night left it."""
         source = {"S3Uri": f"s3://srl-rlvr-prod/runs/{tier}/", "S3DataType": "S3Prefix", "CompressionType": "None"}
         container = {"Image": self.bindings["serving_image"], "ModelDataSource": {"S3DataSource": source}}
+        evidence = {"ContentType": "application/json", "S3Uri": f"{source['S3Uri']}evaluation/report/report.json"}
         package = self.client("sagemaker").create_model_package(
             ModelPackageGroupName=f"srl-rlvr-prod-{model_type}-{tier}",
             ModelApprovalStatus=status,
+            ModelMetrics={"ModelQuality": {"Statistics": evidence}},
             InferenceSpecification={
                 "Containers": [container],
                 "SupportedContentTypes": ["application/json"],
@@ -266,7 +270,7 @@ class AwsAccount:
     def abort_when_flying(self, execution: str, flights: int = 2) -> None:
         """Stop a night and all its runs, as a person or an outage does, once they have started their pipelines."""
         deadline = time.monotonic() + 120
-        while sum(run.polls > 0 for run in self.pipelines.executions) < flights:
+        while sum(run.polls > 0 for run in self.pipelines.executions if run.pipeline != COLLECTION) < flights:
             assert time.monotonic() < deadline, "the night starts nothing"
             time.sleep(0.05)
         for arn in [execution, *self._executions("training-run")]:
@@ -294,7 +298,11 @@ def aws_account(*, polls: int | None = None, **bindings: str) -> Iterator[AwsAcc
     logging.getLogger("moto.stepfunctions").setLevel(logging.CRITICAL + 1)
     config = {"stepfunctions": {"execute_state_machine": True}}
     with mock_aws(config=config):
-        account = AwsAccount(bindings=bound, pipelines=PipelineRuns(put=lambda uri, text: account.put(uri, text)))
+        pipelines = PipelineRuns(
+            put=lambda uri, text: account.put(uri, text),
+            definitions={COLLECTION: compile_collection("prod").definition},
+        )
+        account = AwsAccount(bindings=bound, pipelines=pipelines)
         account.client("s3").create_bucket(Bucket=bound["bucket"])
         for topic in ("alerts", "reports"):
             account.client("sns").create_topic(Name=f"srl-rlvr-prod-{topic}")

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from aws_account import AwsAccount, Fault
-from pipeline_runs import Course
+from pipeline_runs import COLLECTION, Course
 
 from components.shared.contracts.records import Outcome
 
@@ -29,7 +29,7 @@ class Script:
     packages: int | None = None
     """Versions packaged, where they are not as many as promoted."""
     executions: int = 4
-    """Pipeline executions started."""
+    """Pipeline executions started that train."""
     flights: int = 0
     """Flights left for the next night to take over."""
     reports: int = 1
@@ -49,6 +49,10 @@ def everywhere(**facts: Any) -> Callable[[AwsAccount], object]:
     return lambda account: account.pipelines.courses.update(
         {(name, MODEL): [Course(**facts)] * 9 for name in PIPELINES}
     )
+
+
+def collection(**facts: Any) -> Callable[[AwsAccount], object]:
+    return course(COLLECTION, Course(**facts))
 
 
 def calls(name: str, *faults: Fault | None) -> Callable[[AwsAccount], object]:
@@ -108,7 +112,7 @@ DENIED = Fault(code="AccessDeniedException", message="not authorized", status=40
 DOWN = Fault(code="InternalFailure", message="We encountered an internal error", status=500)
 LOST = Fault(code="RequestTimeout", message="Your socket connection timed out", status=500, done=True)
 QUOTA = Fault(code="ResourceLimitExceeded", message="quota of ml.g6.12xlarge is 0")
-POOR = "{'bronze': 60000, 'silver': 2000, 'gold': 100}"
+POOR = "{'bronze': 30000, 'silver': 2000, 'gold': 100}"
 """Budgets under which nothing may go on demand."""
 START, LOOK = "sagemaker:start_pipeline_execution", "sagemaker:describe_pipeline_execution"
 PACKAGE, APPROVE = "sagemaker:create_model_package", "sagemaker:update_model_package"
@@ -121,7 +125,9 @@ def nothing(account: AwsAccount) -> None:
 
 
 SCRIPTS = {
-    "nothing goes wrong": Script(end="promoted", arrange=nothing),
+    "nothing goes wrong": Script(
+        end="promoted", arrange=nothing, says=f"srl-rlvr report --nightly --night {NIGHT} --env prod"
+    ),
     "every gate refuses": Script(end="refused", arrange=everywhere(accepted=False)),
     "one gate refuses": Script(end="promoted", arrange=course("distillation-gold", Course(accepted=False)), promotes=3),
     "starts are throttled": Script(end="promoted", arrange=calls(START, *[Fault()] * 4)),
@@ -153,7 +159,7 @@ SCRIPTS = {
         end="promoted", arrange=course("post_training-silver", SPOT), executions=5, says="h, on demand)"
     ),
     "Spot is lost and the fallback's start is answered to nobody": Script(
-        end="promoted", arrange=both(course("post_training-gold", SPOT), calls(START, None, None, LOST)), executions=5
+        end="promoted", arrange=both(course("post_training-gold", SPOT), calls(START, None, None, None, LOST)), executions=5
     ),
     "Spot is lost and comes back, on demand being over the budget": Script(
         end="promoted", arrange=course("post_training-silver", SPOT, Course()), settings={"budgets_usd": POOR}
@@ -226,8 +232,41 @@ SCRIPTS = {
     ),
     "an aborted night left a run": Script(end="promoted", arrange=abandoned, says="post_training npc_dialogue gold"),
     "traces are spoilt": Script(
-        end="failed", arrange=everywhere(accepted=False, traces=False), promotes=0, executions=2,
-        says="have no manifest: collect them again",
+        end="failed", arrange=both(everywhere(accepted=False, traces=False), collection(served=False)), promotes=0,
+        executions=2, says="have no manifest: collect them again",
+    ),
+    "collected traces are spoilt": Script(
+        end="failed", arrange=collection(traces=False), promotes=2, executions=2,
+        says="traces/collected/npc_dialogue/night=2026-01-06/ have no manifest: collect them again",
+    ),
+    "production answered nothing yet": Script(
+        end="promoted", arrange=collection(served=False),
+        says="collection npc_dialogue bronze: skipped: no traces under s3://srl-rlvr-prod/traces/served; distillation",
+    ),
+    "the collection fails": Script(
+        end="stale", arrange=collection(end="Failed", fails_at="trace-collection", reason="AlgorithmError: exit code 1"),
+        promotes=4, says="distilled from the verified trajectories: trace-collection: AlgorithmError",
+    ),
+    "the collection hangs": Script(
+        end="stale", arrange=collection(end="Executing", fails_at="trace-collection"), promotes=4, says="stuck, stopped",
+    ),
+    "the collection is throttled for a while": Script(end="promoted", arrange=calls(START, *[Fault()] * 6)),
+    "the collection is throttled for good": Script(
+        end="stale", arrange=calls(START, *[Fault()] * 7), promotes=4, says="traces were not collected",
+    ),
+    "the collection is not deployed": Script(
+        end="stale", arrange=lambda account: account.pipelines.missing.add("collection"), promotes=4,
+        says="pipeline srl-rlvr-collection does not exist",
+    ),
+    "the collected traces cannot be noted": Script(
+        end="stale", arrange=calls(PUT, None, *[DOWN] * 7), promotes=4, says="traces were not collected",
+    ),
+    "what serves has drifted": Script(
+        end="stale", arrange=collection(drift=0.4), promotes=4, says="gold has drifted: what is asked has moved by 0.40",
+    ),
+    "whether what serves has drifted is not known": Script(
+        end="stale", arrange=collection(end="Failed", fails_at="serving-drift", reason="AlgorithmError: exit code 1"),
+        promotes=4, says="whether what serves has drifted is not known: serving-drift: AlgorithmError",
     ),
     "metrics are not taken": Script(
         end="promoted", arrange=calls("cloudwatch:put_metric_data", *[DENIED] * FOR_GOOD)

@@ -16,11 +16,13 @@ from botocore.exceptions import ClientError
 
 from components.shared.contracts.records import Outcome
 from components.shared.contracts.stage import ArtifactKind, Report
+from components.shared.monitoring.stability import BLOCK
 from components.shared.storage.artifacts import Manifest
 
 Json = dict[str, Any]
 DEFINITIONS = Path(__file__).resolve().parents[1] / "pipelines" / "golden" / "sagemaker"
 """Definitions as the compiler emits them, which its own tests hold up to date."""
+COLLECTION = "collection"
 ACCOUNT = "arn:aws:sagemaker:us-east-1:111122223333"
 
 
@@ -43,7 +45,11 @@ class Course:
     report: bool = True
     """Whether the registration leaves its report."""
     traces: bool = True
-    """Whether the verified trajectories are whole."""
+    """Whether the verified, or the collected, trajectories are whole."""
+    served: bool = True
+    """Whether production answered enough to be distilled."""
+    drift: float = 0.02
+    """Index of what Gold is asked and of its scores."""
     heeds_stop: bool = True
     meanwhile: Callable[[], object] | None = None
     """What else happens in the account before it ends."""
@@ -116,7 +122,9 @@ class PipelineRuns:
         answer = {"PipelineExecutionArn": execution.arn, "PipelineExecutionStatus": execution.status}
         if execution.status == "Failed":
             answer["FailureReason"] = "Step failure: One or multiple steps failed."
-        if execution.status == "Succeeded":
+        if execution.pipeline == COLLECTION and execution.polls > execution.course.polls:
+            self._publish_collection(execution)
+        elif execution.status == "Succeeded":
             self._publish(execution)
         return answer
 
@@ -139,12 +147,14 @@ class PipelineRuns:
         for name, kind, _ in self._jobs(execution):
             arn = f"{ACCOUNT}:{kind.lower()}-job/{self._job_name(execution, name)}"
             step: Json = {"StepName": name, "StepStatus": "Succeeded", "Metadata": {f"{kind}Job": {"Arn": arn}}}
-            if execution.status == "Failed" and name == execution.course.fails_at:
-                step |= {"StepStatus": "Failed", "FailureReason": execution.course.reason}
+            if execution.status != "Succeeded" and name == execution.course.fails_at:
+                step |= {"StepStatus": execution.status, "FailureReason": execution.course.reason}
             steps.append(step)
-            if step["StepStatus"] == "Failed":
+            # The collection's steps do not wait for each other.
+            if step["StepStatus"] == "Failed" and execution.pipeline != COLLECTION:
                 break
-        assert execution.status != "Failed" or step["StepStatus"] == "Failed", f"no step {execution.course.fails_at}"
+        failed = [step["StepName"] for step in steps if step["StepStatus"] == "Failed"]
+        assert execution.status != "Failed" or failed, f"no step {execution.course.fails_at}"
         return {"PipelineExecutionSteps": steps}
 
     def describe_processing_job(self, request: Json) -> Json:
@@ -181,6 +191,31 @@ class PipelineRuns:
                     if item["InputName"] == "evidence"
                 )
                 self.put(f"{evidence}/report.json", self._evidence(execution).model_dump_json())
+
+    def _publish_collection(self, execution: Execution) -> None:
+        """What the two jobs of a collection leave, where their arguments say, unless they failed or hang."""
+        course, subject = execution.course, (execution.parameters["model_type"], execution.parameters["night"])
+        for step, _, request in self._jobs(execution):
+            if execution.status != "Succeeded" and step == course.fails_at:
+                continue
+            arguments = request["AppSpecification"]["ContainerArguments"]
+            out = arguments[arguments.index("--out") + 1]
+            if step == "trace-collection":
+                self._publish_traces(course, out, *subject)
+            else:
+                evidence = dict(item.split("=") for item in arguments[arguments.index("--evidence") + 1 :])
+                tiers = [verdict(tier, place, course.drift) for tier, place in evidence.items()]
+                self.put(f"{out}/{subject[0]}/{subject[1]}.json", json.dumps({"night": subject[1], "tiers": tiers}))
+
+    def _publish_traces(self, course: Course, out: str, model_type: str, night: str) -> None:
+        place = f"{out}/{model_type}/night={night}"
+        said: Json = {"night": night, "detail": "no traces under s3://srl-rlvr-prod/traces/served"}
+        if course.served:
+            said = {"uri": f"{place}/", "detail": "412 of 530 traces kept", "stage": "trace_collection", "night": night}
+        self.put(f"{place}.json", json.dumps(said))
+        if course.served and course.traces:
+            manifest = Manifest(kind=ArtifactKind.TRAJECTORIES, files={})
+            self.put(f"{place}/manifest.json", manifest.model_dump_json())
 
     def _evidence(self, execution: Execution) -> Report:
         stage, role = (
@@ -257,6 +292,16 @@ class PipelineRuns:
         if stem in self.definitions:
             return self.definitions[stem]
         return json.loads((DEFINITIONS / f"{stem}.json").read_text(encoding="utf-8"))
+
+
+def verdict(tier: str, evidence: str, drift: float) -> Json:
+    """What the look at a tier says: of Gold, the course's drift, where it serves."""
+    if evidence == "none":
+        return {"tier": tier, "verdict": "unknown", "detail": "no version serves"}
+    index = drift if tier == "gold" else 0.0
+    said = "block" if index > BLOCK else "none"
+    detail = f"what is asked has moved by {index:.2f}"
+    return {"tier": tier, "verdict": said, "detail": detail, "InputDriftPSI": index, "RewardDriftPSI": index}
 
 
 def leaves(steps: list[Json], accepted: bool) -> Iterator[Json]:

@@ -33,14 +33,14 @@ def test_twenty_starts_at_once_make_one_night(account):
         started = list(pool.map(lambda number: account.start("nightly", given, f"start-{number}"), range(20)))
     ends = [json.loads(account.end(execution)["output"])["outcome"] for execution in started]
     assert sorted(ends) == ["duplicate"] * 19 + ["registered"]
-    assert counts(account) == (4, 4, 4, 1)
+    assert counts(account) == (5, 4, 4, 1)
 
 
 def test_a_night_that_is_run_again_from_its_start_does_nothing_more(account):
     account.forget(account.night(NIGHT)["executionArn"])
     before = counts(account)
     assert json.loads(account.night(NIGHT)["output"])["outcome"] == "reported"
-    assert counts(account) == before == (4, 4, 4, 1)
+    assert counts(account) == before == (5, 4, 4, 1)
 
 
 @pytest.mark.parametrize(
@@ -64,7 +64,7 @@ def test_a_second_attempt_of_a_failed_night_runs_again_what_failed_and_keeps_wha
     assert account.night(NIGHT)["status"] == "FAILED"
     assert account.night(NIGHT, name="again", attempt=2)["status"] == "SUCCEEDED"
     tokens = [execution.arn for execution in account.pipelines.executions]
-    assert len(tokens) == 8
+    assert len(tokens) == 10
     assert [message.subject.rpartition(": ")[2] for message in account.messages] == ["failed", "registered"]
 
 

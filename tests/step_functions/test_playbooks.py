@@ -6,7 +6,7 @@ import re
 import pytest
 from aws_account import NUMBER, REGION, TIERS, aws_account
 from fault_scripts import CAPACITY, CODE, DOWN, LOST, MODEL, NIGHT, approved_by_hand
-from pipeline_runs import Course
+from pipeline_runs import COLLECTION, Course
 from playbook import FOLDER, commands, follow
 
 pytestmark = pytest.mark.slow
@@ -26,9 +26,13 @@ VARIABLES = {
 FOLLOWED = set()
 
 
+PATIENT = pytest.mark.parametrize("account", [None], indirect=True)
+"""With all the polls that a machine is given: a run that is to be aborted must not be stopped as stuck before."""
+
+
 @pytest.fixture
-def account():
-    with aws_account(polls=4) as made:
+def account(request):
+    with aws_account(polls=getattr(request, "param", 4)) as made:
         for tier in TIERS:
             made.add_version(tier)
         yield made
@@ -74,6 +78,7 @@ def steps_until_missing(account, page):
     return answer
 
 
+@PATIENT
 def test_night_aborted(account):
     """Both nights' runs lost their executions; the second attempt takes them over and starts none of them again."""
     FOLLOWED.add("night-aborted.md")
@@ -159,6 +164,7 @@ def test_bronze_failed(account):
 
 
 def test_traces_spoilt(account):
+    account.pipelines.courses[COLLECTION, MODEL] = [Course(served=False)] * 2
     for name in ("post_training-silver", "post_training-gold"):
         account.pipelines.courses[name, MODEL] = [Course(accepted=False, traces=False)]
     assert account.night(NIGHT)["status"] == "FAILED"
@@ -175,6 +181,7 @@ def test_report_undelivered(account):
     assert account.messages[-1].subject == "test"
 
 
+@PATIENT
 def test_cost_high(account):
     """The machines that watch over a run are gone, and its execution goes on."""
     account.pipelines.courses["post_training-gold", MODEL] = [Course(polls=10_000)]
@@ -186,10 +193,24 @@ def test_cost_high(account):
     assert (described["PipelineExecutionStatus"], dear.status) == ("Executing", "Stopped")
 
 
+def test_collection_failed(account):
+    account.pipelines.courses[COLLECTION, MODEL] = [Course(end="Failed", fails_at="trace-collection", reason="exit 1")]
+    account.night(NIGHT)
+    failed = account.pipelines.executions[0]
+    record, listed, ended = steps(account, "collection-failed.md", PIPELINE_EXECUTION=failed.arn)
+    assert (record["outcome"], record["execution"]) == ("failed", failed.arn)
+    assert listed["PipelineExecutionSteps"][0]["FailureReason"] == "exit 1"
+    assert (ended["status"], subjects(account)) == ("SUCCEEDED", ["stale", "registered"])
+    assert account.record(f"state/{MODEL}/traces.json")["stage"] == "trace_collection"
+
+
 def test_model_drifted(account):
     """A Bronze is not due on a Tuesday; what players ask now makes it so."""
-    list(steps(account, "model-drifted.md", TIER="bronze"))
+    account.pipelines.courses[COLLECTION, MODEL] = [Course(drift=0.4)]
     account.night(NIGHT)
+    said, _ = steps(account, "model-drifted.md", TIER="bronze")
+    assert [tier["verdict"] for tier in said["tiers"]] == ["none", "none", "block"]
+    account.night("2026-01-07")
     assert "post_training-bronze" in [run.pipeline for run in account.pipelines.executions]
 
 

@@ -17,11 +17,10 @@ class Emitter(StrEnum):
     """Who publishes a metric, and how."""
 
     STATE_MACHINE = "state machine"
-    """step_functions/, by cloudwatch:putMetricData: an isolated trainer can publish nothing, so the machine does."""
+    """step_functions/, by cloudwatch:putMetricData: an isolated trainer can publish nothing, so the machine does. By hand,
+    `srl-rlvr drift --publish` sends the two of drift."""
     ROUTER = "router"
     """components/shared/serving/, in the embedded metric format, on the decision line of each request."""
-    DRIFT = "drift"
-    """`srl-rlvr drift --publish`, by PutMetricData."""
     TRAINER = "trainer"
     """A training job's lines on standard output, which SageMaker searches by the job's MetricDefinitions."""
     AWS = "AWS"
@@ -65,7 +64,7 @@ def _own(emitter: Emitter, name: str, unit: str, meaning: str, *dimensions: tupl
     return Metric(name=name, unit=unit, dimensions=dimensions or ((),), emitter=emitter, meaning=meaning)
 
 
-_MACHINE, _ROUTER, _DRIFT = Emitter.STATE_MACHINE, Emitter.ROUTER, Emitter.DRIFT
+_MACHINE, _ROUTER = Emitter.STATE_MACHINE, Emitter.ROUTER
 OWN = {
     metric.name: metric
     for metric in (
@@ -96,14 +95,14 @@ OWN = {
         _own(_ROUTER, "ServedScore", "None", "outcome reward of an answer whose scenario is known", TIER_AND_TYPE),
         _own(_ROUTER, "TraceLost", "Count", "1 for an answer whose trace could not be written, else 0"),
         _own(
-            _DRIFT,
+            _MACHINE,
             "InputDriftPSI",
             "None",
             "largest population stability index of what is asked, against the version's held-out scenarios",
             TIER,
             TIER_AND_TYPE,
         ),
-        _own(_DRIFT, "RewardDriftPSI", "None", "the same of the answers' checked scores", TIER, TIER_AND_TYPE),
+        _own(_MACHINE, "RewardDriftPSI", "None", "the same of the answers' checked scores", TIER, TIER_AND_TYPE),
     )
 }
 """What this project emits into its own namespace, by name."""

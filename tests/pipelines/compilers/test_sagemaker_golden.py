@@ -36,7 +36,11 @@ def test_golden_on_demand(dag):
     assert text == path.read_text()
 
 
-def test_the_second_definition_differs_in_spot_and_in_where_its_runs_lie_alone(dag, sagemaker_pipeline):
+DATA = {"trajectory-generation", "verification", "data-validation"}
+DATASET = '{"Get": "Steps.data-validation.ProcessingOutputConfig.Outputs[\'dataset\'].S3Output.S3Uri"}'
+
+
+def test_the_second_definition_differs_in_spot_in_its_data_and_in_where_its_runs_lie_alone(dag, sagemaker_pipeline):
     """The same checkpoints above all: what Spot trained before it was lost is where the second one goes on."""
     if not uses_spot(dag):
         return
@@ -54,6 +58,12 @@ def test_the_second_definition_differs_in_spot_and_in_where_its_runs_lie_alone(d
         if step["Type"] == "Training":
             step["Arguments"]["EnableManagedSpotTraining"] = False
             step["Arguments"]["StoppingCondition"].pop("MaxWaitTimeInSeconds")
+    if dag.name == "post_training":
+        # It trains on what the first one's data stages have made, and takes none of their parameters.
+        first["Steps"] = [step for step in first["Steps"] if step["Name"] not in DATA]
+        first = json.loads(json.dumps(first).replace(DATASET, '{"Get": "Parameters.dataset_uri"}'))
+        names = [{parameter["Name"] for parameter in found.pop("Parameters")} for found in (first, other)]
+        assert names[1] == names[0] - {"world", "threshold", "accepted"} | {"dataset_uri"}
     assert other == first
 
 

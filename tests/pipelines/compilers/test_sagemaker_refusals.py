@@ -84,6 +84,14 @@ TIER_FAULTS = [
     ({"jobs__training__instance_count": 0}, "instance_count = 0"),
     ({"jobs__stages__srl__stratgy": "fsdp"}, "did you mean 'strategy'?"),
     ({"jobs__training__strategy": "horovod"}, "strategy = 'horovod'"),
+    (
+        {"jobs__training__strategy": "deepspeed"},
+        "rlvr: jobs.strategy = deepspeed: deepspeed is for weighted SRL: train with fsdp",
+    ),
+    (
+        {"jobs__training__strategy": "fsdp", "stages__srl__lora_rank": 64},
+        "srl: jobs.strategy = fsdp: lora_rank = 64: train with ddp, or with lora_rank: null (jobs.stages.srl.strategy)",
+    ),
     ({"jobs": None}, "jobs"),
 ]
 

@@ -1,6 +1,9 @@
 """The pipeline that the weekly state machine starts: what AWS would take, and the command that it runs."""
 
+import dataclasses
 import json
+import re
+from pathlib import Path
 
 import pytest
 from botocore.session import Session
@@ -8,7 +11,9 @@ from botocore.validate import ParamValidator
 
 from components.shared.contracts.errors import UsageError
 from components.shared.storage.paths import PROJECT
-from pipelines.compilers.selection import compile_selection, selection_files
+from pipelines.compilers import selection
+from pipelines.compilers.selection import compile_selection, measurements, selection_files
+from pipelines.configuration import load_settings
 
 
 @pytest.mark.parametrize("environment", ["dev", "prod"])
@@ -43,7 +48,31 @@ def test_its_arguments_are_those_of_the_command(capsys, monkeypatch):
     assert command.main(step["Arguments"]["AppSpecification"]["ContainerArguments"]) == 2
     assert "sagemaker://srl-rlvr-prod?region=us-east-1" in capsys.readouterr().err
     root = "s3://srl-rlvr-prod/srl-rlvr"
-    assert asked == {"tables": f"{root}/selection", "measured": f"{root}/serving/measured.jsonl"}
+    assert asked == {"tables": f"{root}/selection", "measured": f"{root}/serving/measured"}
+
+
+def test_what_is_measured_is_added_where_the_job_reads_it(monkeypatch):
+    environment = load_settings("prod").environment
+    (step,) = compile_selection("prod").definition["Steps"]
+    assert measurements(environment) in step["Arguments"]["AppSpecification"]["ContainerArguments"]
+    assert measurements(environment.model_copy(update={"measured": "s3://b/m"})) == "s3://b/m"
+    assert measurements(load_settings("local").environment, Path("/here")) == "/here/serving/measured"
+
+
+@pytest.mark.parametrize(
+    ("changed", "said"),
+    [
+        ({"measured": "here"}, "measured = 'here' is out of the job's reach: name an s3:// prefix"),
+        ({"registry_uri": None}, "names no registry_uri: add sagemaker://GROUP_PREFIX?region=us-east-1"),
+    ],
+)
+def test_what_the_job_could_not_reach_is_refused(monkeypatch, changed, said):
+    settings = load_settings("prod")
+    environment = settings.environment.model_copy(update=changed)
+    changed_settings = dataclasses.replace(settings, environment=environment)
+    monkeypatch.setattr(selection, "load_settings", lambda name: changed_settings)
+    with pytest.raises(UsageError, match=re.escape(said)):
+        compile_selection("prod")
 
 
 def test_an_environment_without_an_account_has_none():

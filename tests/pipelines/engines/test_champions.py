@@ -96,6 +96,14 @@ def test_an_artifact_that_is_not_there_or_not_whole_is_named_before_anything_run
         resolve(dag_with(bases), registry)
 
 
+def test_policies_that_a_script_makes_are_asked_for_by_its_name(registry, tmp_path):
+    dag = compile_dag("nightly", load_settings("smollm2", Tier.BRONZE, [f"base_uri={tmp_path / 'nowhere'}"]))
+    with pytest.raises(
+        UsageError, match=r"base_uri: no policy at .*nowhere: make it with python scripts/build_smollm2.py"
+    ):
+        resolve(dag, registry)
+
+
 def dataset(store, name, rows=7):
     with whole(store.root / "data_validation" / name / "dataset") as folder:
         (folder / "profile.json").write_text(json.dumps({"rows": rows}))

@@ -10,20 +10,23 @@ from moto import mock_aws
 from toy_stage import spec_of
 from toys import define, toy_folder
 
-from components.shared.contracts.errors import PipelineError, UsageError
+from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Outcome, Tier
 from components.shared.contracts.stage import ArtifactKind, Report
+from components.shared.performance.mlflow_store import REGISTRY, TRACKING_URI
+from components.shared.performance.model_registry import ModelRegistry
+from components.shared.performance.sagemaker_registry import SageMakerRegistry
 from components.shared.storage.artifacts import seal, write_text
 from pipelines.compilers.kubeflow import compile_dag, compile_definition
 from pipelines.compilers.sagemaker import compile_sagemaker
 from pipelines.configuration import Environment, Settings, load_settings
 from pipelines.definitions.composer import Composer
-from pipelines.engines import sagemaker
 from pipelines.engines.local import fresh_tasks
 from pipelines.engines.remote_inputs import remote_inputs
 from pipelines.engines.run_folder import TaskStatus
 from pipelines.engines.sagemaker import SageMakerEngine, real_account, request_token
 from pipelines.job_settings import SageMaker
+from pipelines.launch import registry_of, registry_of_stages
 
 ACCOUNT = SageMaker(
     account_id="123456789012",
@@ -268,24 +271,6 @@ def test_what_is_not_deployed_or_differs_is_refused(aws, dag, engine, tmp_path):
     assert folder.state.execution is None
 
 
-@pytest.mark.parametrize(
-    ("code", "said"),
-    [
-        ("ExpiredTokenException", "sign in again"),
-        ("AccessDeniedException", "let your role do it"),
-        ("ThrottlingException", "wait"),
-    ],
-)
-def test_awss_refusals_are_one_line(code, said):
-    from botocore.exceptions import ClientError, NoCredentialsError
-
-    with pytest.raises(PipelineError, match=said) as caught, sagemaker.aws_errors("pipeline x"):
-        raise ClientError({"Error": {"Code": code, "Message": "two\n lines"}}, "op")
-    assert "\n" not in str(caught.value)
-    with pytest.raises(PipelineError, match="no AWS credentials"), sagemaker.aws_errors("pipeline x"):
-        raise NoCredentialsError
-
-
 def test_the_token_is_of_the_night_and_the_attempt():
     one = request_token("p", {"model_type": "npc", "night": "2026-11-24"}, "run-1", 1)
     assert request_token("p", {"model_type": "npc", "night": "2026-11-24"}, "run-2", 1) == one
@@ -329,3 +314,13 @@ def test_an_execution_starts_from_named_places_the_environments_and_the_champion
         remote_inputs(local, Registry())
     with pytest.raises(UsageError, match="distillation needs traces_uri"):
         remote_inputs(compile_dag("distillation", load_settings("prod", Tier.GOLD)), Registry(Version()))
+
+
+def test_a_job_registers_in_the_tracking_store_and_leaves_the_package_to_the_night(tmp_path):
+    dag = compile_dag("post_training", load_settings("prod", Tier.GOLD))
+    definition = compile_sagemaker(dag).definition_text()
+    assert TRACKING_URI in definition and REGISTRY not in definition
+    environment = dag.settings.environment
+    state = toy_folder(tmp_path, "one").state.model_copy(update={"engine": "sagemaker"})
+    assert isinstance(registry_of_stages(environment, state), ModelRegistry)
+    assert isinstance(registry_of(environment, state.tracking_uri), SageMakerRegistry)

@@ -14,6 +14,7 @@ from components.shared.storage.artifacts import write_text
 from components.shared.storage.paths import PROJECT
 from pipelines.engines.run_folder import RunFolder, RunState, TaskState, TaskStatus
 from pipelines.operations import memory
+from pipelines.operations.deploy import Deployment
 from pipelines.operations.plan import POLL_SECONDS, TRANSITIONS_A_POLL, TRANSITIONS_BESIDE, make_plan
 
 
@@ -56,8 +57,11 @@ def test_every_step_has_its_machines_hours_and_price(plan):
     assert srl["usd_expected"] == pytest.approx(3.75 * 5.75 * 0.4, abs=0.01)
     assert found["quotas_instances"]["ml.g6.12xlarge for spot training job usage"] == 1
     assert found["usd_at_most"] == pytest.approx(sum(s["usd_at_most"] for s in found["steps"]), abs=0.05)
-    assert found["on_demand_usd_at_most"] == pytest.approx(found["usd_at_most"], abs=0.05), (
-        "Spot's ceiling is its price"
+    data = sum(
+        step(found, name)["usd_at_most"] for name in ("trajectory-generation", "verification", "data-validation")
+    )
+    assert found["on_demand_usd_at_most"] == pytest.approx(found["usd_at_most"] - data, abs=0.05), (
+        "Spot's ceiling is its price, and the data is there"
     )
     assert found["budgets"]["gold"]["usd_at_limits"] < found["usd_at_most"]
     assert "0 runs" in found["skip_gate"] and found["skip_gate"].startswith("not skipped")
@@ -74,6 +78,61 @@ def test_nightly_counts_every_tier_against_its_own_budget(plan):
     _, found = plan("nightly")
     assert found["budgets"].keys() == {"bronze", "silver", "gold"}
     assert {s["tier"] for s in found["steps"]} == {"bronze", "silver", "gold"}
+
+
+def test_a_month_is_every_model_types_nights_and_its_weekly_bronze(plan):
+    """By hand: 730 hours are 30.4 nights and 4.35 weeks."""
+    limits, expected = {}, {}
+    for dag, tier in (
+        ("post_training", "bronze"),
+        *((d, t) for d in ("post_training", "distillation") for t in ("silver", "gold")),
+    ):
+        _, found = plan(dag, "--tier", tier)
+        assert found["month"] is None
+        times = 730 / 24 / (7 if tier == "bronze" else 1)
+        limits[dag, tier] = times * found["budgets"][tier]["usd_at_limits"]
+        expected[dag, tier] = times * found["usd_expected"]
+    code, found = plan("nightly")
+    month = found["month"]
+    assert (code, len(month["model_types"])) == (0, 3)
+    assert month["usd_at_limits"] == pytest.approx(3 * sum(limits.values()), rel=1e-4)
+    assert month["usd_expected"] == pytest.approx(3 * sum(expected.values()), rel=1e-4)
+    assert month["usd_expected"] < month["usd_at_limits"] <= month["budget_usd"]
+
+
+def test_a_month_over_its_budget_is_refused_with_what_would_do(plan, configs):
+    prod = configs / "environments" / "prod.yaml"
+    change(prod, **{"nights.monthly_budget_usd": 400_000})
+    code, found = plan("nightly")
+    assert (code, found["accepted"]) == (3, False)
+    assert re.fullmatch(
+        r"month: 548,\d{3} USD at the time limits, over the 400,000 USD of nights.monthly_budget_usd "
+        r"\(configs/environments/prod.yaml\): raise it, or train 2 of its 3 model types",
+        found["refusals"][0],
+    )
+    assert plan("post_training", "--tier", "gold")[0] == 0, "one run is none the worse"
+    change(prod, **{"nights.monthly_budget_usd": 60_000})
+    assert plan("nightly")[1]["refusals"][0].endswith("or lower the tiers' jobs.*.max_runtime_s")
+    change(prod, **{"nights.scheduled": False})
+    assert plan("nightly")[0] == 0, "nobody schedules it"
+
+
+def test_what_the_plan_refuses_is_not_deployed(configs, tmp_path):
+    def faults(**more):
+        deployment = Deployment(environment="prod", build=tmp_path, configuration=tmp_path, **more)
+        return deployment.faults(tmp_path / "runs")
+
+    assert faults() == []
+    change(configs / "environments" / "prod.yaml", **{"nights.monthly_budget_usd": 60_000})
+    change(configs / "tiers" / "gold.yaml", **{"jobs.budget_usd": 70, "stages.srl.batch_size": 64})
+    found = faults()
+    assert any(
+        "srl: Qwen/Qwen2.5-3B-Instruct needs" in fault and "see `srl-rlvr plan post_training --tier gold" in fault
+        for fault in found
+    )
+    assert any("gold: 76 USD at the time limits, over its budget of 70 USD" in fault for fault in found)
+    assert found[-1].startswith("month: ") and found[-1].endswith("see `srl-rlvr plan nightly --env prod`")
+    assert faults(without_pipelines=True) == [], "a new account's first pass makes no pipeline"
 
 
 def test_a_model_that_fits_no_machine_is_refused_and_no_plan_is_made_up(plan, configs):

@@ -5,11 +5,13 @@ import shutil
 
 import boto3
 import pytest
-from moto.sagemaker.models import SageMakerModelBackend
 
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.performance.model_registry import ModelRegistry
 from components.shared.storage.artifacts import read_manifest, seal
+from components.shared.storage.paths import PROJECT
+from pipelines.configuration import load_settings
+from pipelines.launch import registry_of
 
 pytestmark = pytest.mark.slow
 
@@ -60,6 +62,17 @@ def test_the_waiting_version_is_promoted_and_rolled_back(srl_rlvr, local):
     assert code == 2 and "no version served before: there is nothing to go back to" in err
 
 
+def test_a_roll_back_does_not_return_to_what_was_rolled_back(srl_rlvr, local, tmp_path):
+    srl_rlvr("promote", NAME)
+    srl_rlvr("rollback", NAME)
+    register(f"sqlite:///{tmp_path}/runs/mlflow/mlflow.db", tmp_path, "three", "whatever")
+    srl_rlvr("promote", f"{NAME}:3", "--stale")
+    srl_rlvr("rollback", NAME)
+    assert champion(local) == 1
+    srl_rlvr("promote", f"{NAME}:2", "--stale")
+    assert local.versions("npc_dialogue", "gold")[1].served, "promoted after all"
+
+
 def test_a_version_that_was_compared_with_another_is_refused(srl_rlvr, local, tmp_path):
     register(f"sqlite:///{tmp_path}/runs/mlflow/mlflow.db", tmp_path, "three", "somebody else")
     code, out, err = srl_rlvr("promote", f"{NAME}:3")
@@ -87,21 +100,7 @@ def test_what_cannot_be_promoted(srl_rlvr, local, arguments, said):
 
 
 @pytest.fixture
-def kept_metadata(monkeypatch):
-    """An update adds to a package's metadata; moto replaces all of it."""
-    original = SageMakerModelBackend.update_model_package
-
-    def update(self, **given):
-        arn = given["model_package_arn"]
-        known = self.model_packages[self.model_package_name_mapping.get(arn, arn)].customer_metadata_properties or {}
-        added = given["customer_metadata_properties"] or {}
-        return original(self, **given | {"customer_metadata_properties": known | added})
-
-    monkeypatch.setattr(SageMakerModelBackend, "update_model_package", update)
-
-
-@pytest.fixture
-def packages(aws, tmp_path, configs, kept_metadata):
+def packages(aws, tmp_path, configs):
     """Two packages in the account, each with its version in MLflow: the first serves, the second waits."""
     sagemaker = boto3.client("sagemaker", region_name=REGION)
     sagemaker.create_model_package_group(ModelPackageGroupName=GROUP, ModelPackageGroupDescription="x")
@@ -135,16 +134,16 @@ def status(sagemaker, arn):
 def test_the_package_that_the_report_names_is_promoted_with_mlflows_alias(srl_rlvr, packages):
     sagemaker, registry, (first, second) = packages
     code, out, err = srl_rlvr("promote", second, "--env", "prod")
-    assert (code, out) == (0, f"{GROUP}: {second} serves; before it {first}\n"), err
+    assert (code, out) == (0, f"{NAME}: 2 serves; before it 1\n"), err
     assert status(sagemaker, second) == "Approved"
     assert champion(registry) == 2
-    assert srl_rlvr("promote", second, "--env", "prod")[0] == 0, "the same again changes nothing"
+    assert "it served already" in srl_rlvr("promote", second, "--env", "prod")[1]
     code, out, err = srl_rlvr("rollback", NAME, "--env", "prod")
-    assert (code, out) == (0, f"{GROUP}: {first} serves; before it {second}\n"), err
-    assert status(sagemaker, second) == "Rejected"
+    assert (code, out) == (0, f"{NAME}: 1 serves; before it 2\n"), err
+    assert (status(sagemaker, first), status(sagemaker, second)) == ("Approved", "Rejected")
     assert champion(registry) == 1
     code, _, err = srl_rlvr("rollback", NAME, "--env", "prod")
-    assert code == 2 and "1 approved versions: there is nothing to go back to" in err
+    assert code == 2 and "no version served before: there is nothing to go back to" in err
 
 
 def test_the_newest_waiting_package_is_found(srl_rlvr, packages):
@@ -157,32 +156,51 @@ def test_the_newest_waiting_package_is_found(srl_rlvr, packages):
 
 
 def test_a_package_compared_with_another_is_refused(srl_rlvr, packages):
-    sagemaker, _, (first, _) = packages
+    sagemaker, _, _ = packages
     third = package(sagemaker, "c" * 64, "PendingManualApproval", "arn:another")
     code, _, err = srl_rlvr("promote", third, "--env", "prod")
-    assert code == 3 and f"was compared with arn:another, and {first} serves now" in err
+    assert code == 3 and "version 3 was compared with another policy than version 1, which serves now" in err
     assert status(sagemaker, third) == "PendingManualApproval"
 
 
-def test_an_older_package_does_not_serve_by_being_approved(srl_rlvr, packages):
-    sagemaker, _, (first, second) = packages
+def test_an_older_package_serves_once_the_newer_ones_do_not(srl_rlvr, packages):
+    sagemaker, registry, (first, second) = packages
     srl_rlvr("promote", second, "--env", "prod")
     sagemaker.update_model_package(ModelPackageArn=first, ModelApprovalStatus="PendingManualApproval")
-    code, _, err = srl_rlvr("promote", first, "--env", "prod", "--stale")
-    assert code == 2 and "roll that one back first" in err
-    assert status(sagemaker, first) == "PendingManualApproval"
+    assert srl_rlvr("promote", f"{NAME}:1", "--env", "prod")[0] == 3, "2 was not what it was compared with"
+    assert srl_rlvr("promote", f"{NAME}:1", "--env", "prod", "--stale")[0] == 0
+    assert (status(sagemaker, first), status(sagemaker, second)) == ("Approved", "Rejected")
+    assert champion(registry) == 1
 
 
-def test_an_alias_that_cannot_follow_is_said_and_the_same_command_finishes(srl_rlvr, packages, tmp_path):
+def test_an_alias_that_cannot_follow_is_said_and_promoting_what_serves_moves_it(srl_rlvr, packages, tmp_path):
     sagemaker, _, (_, second) = packages
     digest = read_manifest(policy(tmp_path, "late")).digest
     late = package(sagemaker, digest, "PendingManualApproval", second)
     srl_rlvr("promote", second, "--env", "prod")
     code, _, err = srl_rlvr("promote", late, "--env", "prod")
-    assert code == 1 and "serves, but MLflow's alias is where it was" in err and "run the same command again" in err
+    assert code == 1 and "serves, but MLflow's alias is where it was" in err and f"promote {NAME}:3\n" in err
     registry, _ = register(f"sqlite:///{tmp_path}/mlflow.db", tmp_path, "late", "x")
-    assert srl_rlvr("promote", late, "--env", "prod")[0] == 0
+    assert srl_rlvr("promote", f"{NAME}:3", "--env", "prod")[0] == 0
     assert champion(registry) == 3
+
+
+def test_a_package_of_another_environment_is_refused(srl_rlvr, packages):
+    code, _, err = srl_rlvr("promote", packages[2][1], "--env", "dev")
+    assert code == 2 and "is no model package of sagemaker://srl-rlvr-dev: pass --env of its account" in err
+
+
+@pytest.mark.parametrize("environment", ["dev", "prod"])
+def test_the_registry_of_an_account_is_the_one_that_its_nights_fill(environment):
+    """The groups are named by Terraform and by the state machine after `srl-rlvr-ENV`, in the account's region."""
+    settings = load_settings(environment)
+    machine = (PROJECT / "step_functions" / "source" / "training_run.yaml").read_text()
+    assert "'${name}-' & $replace($run.model_type, '_', '-')" in machine
+    registry = registry_of(settings.environment, str(settings.environment.tracking_uri))
+    assert registry.group(NAME) == f"srl-rlvr-{environment}-npc-dialogue-gold"
+    assert str(settings.environment.registry_uri).endswith(f"region={settings.environment.sagemaker.region}")
+    arn = f"arn:aws:sagemaker:us-east-1:{ACCOUNT}:model-package/{registry.group(NAME)}/7"
+    assert registry.name_of(arn) == NAME
 
 
 REMEDIES = {

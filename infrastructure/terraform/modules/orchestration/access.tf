@@ -12,13 +12,14 @@ locals {
   machines   = ["${local.arn}:states:${local.own}:stateMachine:${var.context.name}-*"]
   executions = ["${local.arn}:states:${local.own}:execution:${var.context.name}-*"]
   nights     = ["${var.bucket.arn}/${var.bucket.prefix}/nights/*"]
-  # What a run left: its registration's report, the evidence behind it, and whether its trajectories are whole.
+  # What a run left: its registration's report, the evidence behind it, whether its trajectories are whole; and what was
+  # collected of production.
   reports = [
     "${var.bucket.arn}/${var.bucket.prefix}/runs/*/register-*/*",
     "${var.bucket.arn}/${var.bucket.prefix}/runs/*/evaluation/*",
     "${var.bucket.arn}/${var.bucket.prefix}/runs/*/distill-*/*",
     "${var.bucket.arn}/${var.bucket.prefix}/runs/*/verification/*",
-    "${var.bucket.arn}/traces/*",
+    "${var.bucket.arn}/traces/collected/*",
   ]
 
   # Call as a state's Resource names it => IAM action, resources.

@@ -117,6 +117,7 @@ locals {
         "sagemaker-mlflow:CreateRegisteredModel",
         "sagemaker-mlflow:CreateRun",
         "sagemaker-mlflow:DeleteModelVersion",
+        "sagemaker-mlflow:DeleteModelVersionTag",
         "sagemaker-mlflow:DeleteRegisteredModelAlias",
         "sagemaker-mlflow:DeleteRun",
         "sagemaker-mlflow:GetExperimentByName",
@@ -141,6 +142,16 @@ locals {
       Effect   = "Allow"
       Action   = ["sagemaker:DescribeModelPackage", "sagemaker:ListModelPackages"]
       Resource = ["${local.arn}:sagemaker:${local.own}:model-package/${var.context.name}-*"]
+    },
+  ]
+
+  # A collection that is repeated replaces its artifact, whose manifest goes first.
+  collected_access = [
+    {
+      Sid      = "Replace"
+      Effect   = "Allow"
+      Action   = ["s3:DeleteObject"]
+      Resource = ["${var.bucket.arn}/traces/collected/*"]
     },
   ]
 

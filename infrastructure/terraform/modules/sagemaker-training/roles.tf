@@ -61,6 +61,12 @@ resource "aws_iam_role_policy" "versions" {
   policy = jsonencode({ Version = "2012-10-17", Statement = local.versions_access })
 }
 
+resource "aws_iam_role_policy" "collected" {
+  name   = "collected"
+  role   = aws_iam_role.step["trace_collection"].name
+  policy = jsonencode({ Version = "2012-10-17", Statement = local.collected_access })
+}
+
 resource "aws_iam_role" "pipeline" {
   name               = "${var.context.name}-pipeline"
   description        = "Starts the jobs of every pipeline"

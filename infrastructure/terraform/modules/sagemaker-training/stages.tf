@@ -8,7 +8,7 @@ locals {
   stages = {
     trajectory_generation = { step = "trajectory-generation" }
     verification          = { step = "verification", after = ["trajectory_generation"] }
-    data_validation       = { step = "data-validation", after = ["verification"], reads = ["traces/"] }
+    data_validation       = { step = "data-validation", after = ["verification"], reads = ["traces/collected/"] }
     srl                   = { step = "srl", after = ["data_validation"], reads = local.registered, trains = true }
     rlvr                  = { step = "rlvr", after = ["data_validation", "srl"], trains = true }
     evaluation = {
@@ -31,6 +31,18 @@ locals {
       after  = ["evaluation", "distillation"]
       reads  = ["${var.bucket.prefix}/serving/"]
       writes = ["${var.bucket.prefix}/selection/"]
+    }
+    # Nor these, with which a night begins: production's traces, and how far what serves is from its evidence.
+    trace_collection = {
+      step   = "trace-collection"
+      reads  = ["traces/served/"]
+      writes = ["traces/collected/"]
+    }
+    serving_drift = {
+      step   = "serving-drift"
+      after  = ["evaluation", "distillation"]
+      reads  = ["traces/served/"]
+      writes = ["${var.bucket.prefix}/nights/drift/"]
     }
   }
 

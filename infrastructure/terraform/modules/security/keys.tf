@@ -15,7 +15,7 @@ locals {
       Sid       = "Consumer${account}"
       Effect    = "Allow"
       Principal = { AWS = "arn:${var.context.partition}:iam::${account}:root" }
-      Action    = ["kms:Decrypt", "kms:DescribeKey"]
+      Action    = ["kms:Decrypt", "kms:DescribeKey", "kms:GenerateDataKey"]
       Resource  = "*"
       Condition = { StringEquals = { "kms:ViaService" = "s3.${var.context.region}.amazonaws.com" } }
     }

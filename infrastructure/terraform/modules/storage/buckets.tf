@@ -160,6 +160,15 @@ resource "aws_s3_bucket_policy" "data" {
         Action    = "s3:GetObject"
         Resource  = "${aws_s3_bucket.data.arn}/mlflow/*"
       }
+      ], [
+      # Who serves players ships what its routers answered: docs/monitoring.md.
+      for account in var.consumer_account_ids : {
+        Sid       = "Served${account}"
+        Effect    = "Allow"
+        Principal = { AWS = "arn:${var.context.partition}:iam::${account}:root" }
+        Action    = "s3:PutObject"
+        Resource  = "${aws_s3_bucket.data.arn}/traces/served/*"
+      }
     ])
   })
 
