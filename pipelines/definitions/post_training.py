@@ -3,8 +3,11 @@
 trajectory_generation -> verification -> data_validation -> srl -> rlvr -> evaluation -> [gate] -> register_TIER
 """
 
+from typing import Any
+
 from kfp import dsl
 from kfp.dsl.graph_component import GraphComponent
+from kfp.dsl.pipeline_channel import PipelineParameterChannel
 
 from components.shared.contracts.stage import ArtifactKind
 from pipelines.definitions.composer import Composer, pipeline
@@ -33,9 +36,9 @@ def define(compose: Composer) -> GraphComponent:
         dataset = prepare(
             compose, model_type=model_type, world=world, seed=seed, threshold=threshold, accepted=accepted
         )
-        evaluation = train(compose, dataset=dataset, base=base, champion=champion, seed=seed, min_gain=min_gain)
-        with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
-            register(compose, tier, evaluation.outputs["accepted_policy"], evaluation.outputs["report"], model_type)
+        train_and_register(
+            compose, model_type, dataset=dataset, base=base, champion=champion, seed=seed, min_gain=min_gain
+        )
 
     return post_training
 
@@ -56,15 +59,22 @@ def define_from_data(compose: Composer) -> GraphComponent:
         min_gain: float = defaults["min_gain"],
     ):
         """Trains one model type on one tier on data that is there, and registers the policy that the gate accepts."""
-        evaluation = train(
+        train_and_register(
             compose,
+            model_type,
             dataset=compose.artifact(dataset_uri, ArtifactKind.DATASET),
             base=compose.artifact(base_uri, ArtifactKind.POLICY),
             champion=compose.artifact(champion_uri, ArtifactKind.POLICY),
             seed=seed,
             min_gain=min_gain,
         )
-        with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
-            register(compose, tier, evaluation.outputs["accepted_policy"], evaluation.outputs["report"], model_type)
 
     return post_training
+
+
+def train_and_register(compose: Composer, model_type: PipelineParameterChannel, **trained: Any) -> None:
+    """What is left once the data set is there; `trained` goes to `train`."""
+    evaluation = train(compose, **trained)
+    with dsl.If(evaluation.outputs["gate_margin"] >= 0.0, name="accepted"):
+        policy, evidence = evaluation.outputs["accepted_policy"], evaluation.outputs["report"]
+        register(compose, compose.settings.tier, policy, evidence, model_type)

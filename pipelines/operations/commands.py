@@ -53,14 +53,16 @@ def plan(
         return answer(question, as_json)
     from pipelines.configuration import load_settings
     from pipelines.operations import plan_table
-    from pipelines.operations.month import make_month
+    from pipelines.operations.month import Month, plan_calendar
     from pipelines.operations.nearest import nearest
     from pipelines.operations.plan import make_plan
 
     name = dag or "nightly"
     made = make_plan(name, environment, tier_of(name, tier), runs_folder(), assignments)
     nights = load_settings(environment).environment.nights if name == "nightly" else None
-    month = make_month(environment, nights, runs_folder()) if nights else None
+    month = None
+    if nights:
+        month = Month(environment=environment, nights=nights, plans=plan_calendar(environment, runs_folder()))
     found = nearest(made)
     if as_json:
         click.echo(json.dumps(plan_table.as_data(made, found, month), indent=1))

@@ -24,7 +24,7 @@ from pipelines.compilers.selection import selection_files
 from pipelines.configuration import load_settings
 from pipelines.definitions.catalogue import DAGS
 from pipelines.engines.sagemaker import real_account
-from pipelines.operations.month import CALENDAR, make_month
+from pipelines.operations.month import Month, plan_calendar
 from pipelines.operations.plan import make_plan
 from pipelines.operations.preflight import check_identity
 
@@ -77,12 +77,13 @@ class Deployment:
         if self.without_pipelines:
             return []
         found: dict[str, str] = {}
-        for dag, tier in (("nightly", Tier.BRONZE), *CALENDAR):
+        whole, plans = make_plan("nightly", self.environment, Tier.BRONZE, runs), plan_calendar(self.environment, runs)
+        for (dag, tier), plan in {("nightly", Tier.BRONZE): whole, **plans}.items():
             command = f"srl-rlvr plan {dag}{'' if dag == 'nightly' else f' --tier {tier}'} --env {self.environment}"
-            for fault in make_plan(dag, self.environment, tier, runs).faults:
+            for fault in plan.faults:
                 found.setdefault(fault, command)
         nights = load_settings(self.environment).environment.nights
-        for fault in make_month(self.environment, nights, runs).refusals if nights else ():
+        for fault in Month(environment=self.environment, nights=nights, plans=plans).refusals if nights else ():
             found[fault] = f"srl-rlvr plan nightly --env {self.environment}"
         return [f"{fault}: see `{command}`" for fault, command in found.items()]
 

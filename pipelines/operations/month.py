@@ -4,7 +4,7 @@ A plan of one execution says nothing of how often it is started: the month holds
 limits and with Spot's expected saving, against the budget of which AWS tells by its bill.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -29,12 +29,12 @@ class Month:
 
     environment: str
     nights: Nights
-    plans: Sequence[tuple[Plan, float]]
-    """What is started, and how often for each model type."""
+    plans: Mapping[tuple[str, Tier], Plan]
+    """Of everything in the calendar."""
 
     def usd(self, kind: str) -> float:
         """Of all model types, expected (`usd`) or at the time limits (`usd_planned`)."""
-        a_type = sum(getattr(step, kind) * times for plan, times in self.plans for step in plan.steps)
+        a_type = sum(getattr(step, kind) * CALENDAR[key] for key, plan in self.plans.items() for step in plan.steps)
         return len(self.nights.model_types) * a_type
 
     @property
@@ -52,7 +52,6 @@ class Month:
         ]
 
 
-def make_month(environment: str, nights: Nights, runs: Path) -> Month:
-    """Plan a month. Raises what `make_plan` raises."""
-    plans = [(make_plan(dag, environment, tier, runs), times) for (dag, tier), times in CALENDAR.items()]
-    return Month(environment=environment, nights=nights, plans=plans)
+def plan_calendar(environment: str, runs: Path) -> dict[tuple[str, Tier], Plan]:
+    """The plan of everything in the calendar. Raises what `make_plan` raises."""
+    return {(dag, tier): make_plan(dag, environment, tier, runs) for dag, tier in CALENDAR}

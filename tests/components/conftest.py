@@ -1,4 +1,4 @@
-"""A real MLflow store and sealed artifacts for the tests of registry, sink and registration."""
+"""A real MLflow store, sealed artifacts and trained stages, for the tests of several components."""
 
 import json
 
@@ -15,6 +15,21 @@ def store_uri(tmp_path):
     uri = f"sqlite:///{tmp_path / 'mlflow' / 'mlflow.db'}"
     connect(uri)
     return uri
+
+
+@pytest.fixture
+def run_training(npc_dataset, npc_policy_folder, tmp_path):
+    """Runs a training stage on the small data set; returns its report, its curves and its output folders."""
+
+    def go(run, config, name="out"):
+        outputs = {key: tmp_path / name / key for key in ("policy", "report")}
+        for folder in outputs.values():
+            folder.mkdir(parents=True)
+        report = run(config, {"dataset": npc_dataset.folder, "policy": npc_policy_folder}, outputs)
+        curve = [json.loads(line) for line in (outputs["report"] / "metrics.jsonl").read_text().splitlines()]
+        return report, curve, outputs
+
+    return go
 
 
 @pytest.fixture

@@ -4,7 +4,6 @@ A reload under the same name or path gives wrong answers where the server caches
 replaced in place. Everything is checked against the manifest before a byte is sent.
 """
 
-import hashlib
 import json
 import os
 import re
@@ -13,8 +12,9 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from components.shared.contracts.errors import CorruptArtifact, UsageError
+from components.shared.contracts.records import content_id
 from components.shared.contracts.stage import ArtifactKind
-from components.shared.storage.artifacts import MANIFEST, Manifest, canonical_json, read_manifest, verify, whole
+from components.shared.storage.artifacts import MANIFEST, Manifest, read_manifest, verify, whole
 
 WEIGHTS = "adapter_model.safetensors"
 CONFIG = "adapter_config.json"
@@ -121,7 +121,7 @@ def _tokenizer(manifest: Manifest, folder: Path) -> str:
         words = {key: value for key, value in said.items() if key not in ("padding", "truncation")}
     except (OSError, ValueError, AttributeError) as error:
         raise CorruptArtifact(f"{folder / TOKENIZER} is no tokenizer ({error}): save the policy again") from error
-    return hashlib.sha256(canonical_json(words).encode()).hexdigest()
+    return content_id(words)
 
 
 def _lora_rank(folder: Path, manifest: Manifest, base: ServedBase) -> int:

@@ -1,6 +1,5 @@
 """RLVR with an adapter, by every algorithm: anchored to the SRL policy without a second copy of it, merged at the end."""
 
-import json
 import shutil
 
 import pytest
@@ -25,19 +24,9 @@ SMALL = {
 
 
 @pytest.fixture
-def rlvr(npc_dataset, npc_policy_folder, tmp_path):
-    """Runs the stage with an adapter of rank 4; returns its report, its curves and its output folders."""
-
-    def go(name="out", **changes):
-        outputs = {key: tmp_path / name / key for key in ("policy", "report")}
-        for folder in outputs.values():
-            folder.mkdir(parents=True)
-        inputs = {"dataset": npc_dataset.folder, "policy": npc_policy_folder}
-        report = run(RLVRConfig(**(SMALL | changes)), inputs, outputs)
-        curve = [json.loads(line) for line in (outputs["report"] / "metrics.jsonl").read_text().splitlines()]
-        return report, curve, outputs
-
-    return go
+def rlvr(run_training):
+    """Runs the stage with an adapter of rank 4."""
+    return lambda name="out", **changes: run_training(run, RLVRConfig(**(SMALL | changes)), name)
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))

@@ -1,5 +1,3 @@
-import json
-
 import pytest
 from pydantic import ValidationError
 
@@ -15,19 +13,9 @@ SMALL = {"steps": 2, "prompts_per_step": 4, "group_size": 4, "learning_rate": 1e
 
 
 @pytest.fixture
-def rlvr(npc_dataset, npc_policy_folder, tmp_path):
-    """Runs the stage; returns its report, its curves and its output folders."""
-
-    def go(name="out", **changes):
-        outputs = {key: tmp_path / name / key for key in ("policy", "report")}
-        for folder in outputs.values():
-            folder.mkdir(parents=True)
-        inputs = {"dataset": npc_dataset.folder, "policy": npc_policy_folder}
-        report = run(RLVRConfig(**(SMALL | changes)), inputs, outputs)
-        curve = [json.loads(line) for line in (outputs["report"] / "metrics.jsonl").read_text().splitlines()]
-        return report, curve, outputs
-
-    return go
+def rlvr(run_training):
+    """Runs the stage."""
+    return lambda name="out", **changes: run_training(run, RLVRConfig(**(SMALL | changes)), name)
 
 
 @pytest.mark.parametrize("algorithm", list(Algorithm))

@@ -1,6 +1,5 @@
 """SRL with an adapter, in both readings: the stage's own path, from two policies that are one to a merged policy."""
 
-import json
 import shutil
 
 import pytest
@@ -12,6 +11,7 @@ from components.shared.contracts.environment import CHECKPOINT_STEPS, CHECKPOINT
 from components.srl.run import run
 from components.srl.spec import Reading, SRLConfig
 
+SMALL = {"lora_rank": 4, "validation": {"every": 2, "scenarios": 4}}
 WEIGHTED = {"steps": 6, "batch_size": 4, "learning_rate": 2e-2, "warmup_steps": 2, "patience": 50}
 SIMILARITY = {
     "reading": Reading.SIMILARITY,
@@ -22,20 +22,9 @@ BOTH = pytest.mark.parametrize("reading", [WEIGHTED, SIMILARITY], ids=["weighted
 
 
 @pytest.fixture
-def srl(npc_dataset, npc_policy_folder, tmp_path):
-    """Runs the stage with an adapter of rank 4; returns its report, its curves and its output folders."""
-
-    def go(name="out", **changes):
-        outputs = {key: tmp_path / name / key for key in ("policy", "report")}
-        for folder in outputs.values():
-            folder.mkdir(parents=True)
-        inputs = {"dataset": npc_dataset.folder, "policy": npc_policy_folder}
-        validation = {"every": 2, "scenarios": 4}
-        report = run(SRLConfig(**({"lora_rank": 4, "validation": validation} | changes)), inputs, outputs)
-        curve = [json.loads(line) for line in (outputs["report"] / "metrics.jsonl").read_text().splitlines()]
-        return report, curve, outputs
-
-    return go
+def srl(run_training):
+    """Runs the stage with an adapter of rank 4."""
+    return lambda name="out", **changes: run_training(run, SRLConfig(**(SMALL | changes)), name)
 
 
 def probes(curve):
