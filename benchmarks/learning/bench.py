@@ -147,7 +147,7 @@ class Bench:
 
     def scores(self, job: Job, policy: Path, split: Split) -> dict[str, Any]:
         out = self.folder(job) / f"scores-{split}.json"
-        arguments = ["--dataset", self._dataset(job), "--policy", policy, "--split", split]
+        arguments = ["--dataset", self.dataset(job), "--policy", policy, "--split", split]
         self._process(out, "benchmarks.learning.judge", *arguments, "--seed", job.seed, "--out", out)
         return json.loads(out.read_text())
 
@@ -155,7 +155,7 @@ class Bench:
         """The arm's policy, trained unless it is there."""
         arm = ARMS[job.arm]
         if arm.stage is None:
-            return Training(cpu_seconds=0.0, updates=0), self._base(job)
+            return Training(cpu_seconds=0.0, updates=0), self.base(job)
         folder = self.folder(job)
         cost = folder / "training.json"
         if not cost.exists():
@@ -181,7 +181,7 @@ class Bench:
     def train_sft(self, job: Job, seconds: float | None, rate: float = SFT_RATE) -> Training:
         assert seconds is not None  # every SFT arm is equal to another
         arm, folder = ARMS[job.arm], self.folder(job)
-        arguments = ["--dataset", self._dataset(job), "--policy", self._policy(job, arm)]
+        arguments = ["--dataset", self.dataset(job), "--policy", self._policy(job, arm)]
         arguments += ["--output", folder / "policy", "--report", folder / "report"]
         arguments += ["--seconds", f"{seconds:.3f}", "--rate", rate, "--seed", job.seed]
         used = self._process(folder / "sft", "benchmarks.learning.sft", *arguments)
@@ -213,18 +213,18 @@ class Bench:
 
     def run_stage(self, job: Job, arm: Arm, config: dict[str, Any], folder: Path) -> tuple[float, dict[str, Any]]:
         assert arm.stage is not None
-        inputs = {"dataset": self._dataset(job), "policy": self._policy(job, arm)}
+        inputs = {"dataset": self.dataset(job), "policy": self._policy(job, arm)}
         used = self._component(arm.stage, config, inputs, {n: folder / n for n in ("policy", "report")}, folder)
         return used, json.loads((folder / "report" / "report.json").read_text())
 
     def _policy(self, job: Job, arm: Arm) -> Path:
         assert arm.parent is not None
-        return self._base(job) if arm.parent == "base" else self.folder(job._replace(arm=arm.parent)) / "policy"
+        return self.base(job) if arm.parent == "base" else self.folder(job._replace(arm=arm.parent)) / "policy"
 
     # ---- data and configuration -------------------------------------------------------------------------------------
 
     def make_dataset(self, job: Job) -> None:
-        folder = self._dataset(job).parent
+        folder = self.dataset(job).parent
         for stage, (name, source, output) in DATA_STAGES.items():
             if not (folder / output / MANIFEST).exists():
                 config = self.stage_config(job, stage)
@@ -245,14 +245,14 @@ class Bench:
         arm = ARMS[job.arm]
         before: list[JsonValue] = [self.identity(job._replace(arm=name)) for name in sorted(arm.needs)]
         if arm.stage is None:
-            return content_id(read_manifest(self._base(job)).digest, self._data_identity(job), before)
+            return content_id(read_manifest(self.base(job)).digest, self._data_identity(job), before)
         own = SFT_RATE if arm.stage == "sft" else self.stage_config(job, arm.stage, arm.settings)
         return content_id(arm.stage, own, before)
 
     def _data_identity(self, job: Job) -> str:
         return content_id([self.stage_config(job, stage) for stage in DATA_STAGES])
 
-    def _base(self, job: Job) -> Path:
+    def base(self, job: Job) -> Path:
         return configs_root() / self._settings(job.model_type).uri("base_uri", self.tier)
 
     def _settings(self, model_type: str) -> Settings:
@@ -262,7 +262,7 @@ class Bench:
         """Where the arm trains: another configuration, another folder."""
         return self.work / job.model_type / str(job.seed) / f"{job.arm}-{self.identity(job)}"
 
-    def _dataset(self, job: Job) -> Path:
+    def dataset(self, job: Job) -> Path:
         """Where the data set of the job's model type and seed lies, the same for every arm."""
         return self.work / job.model_type / str(job.seed) / f"data-{self._data_identity(job)}" / "dataset"
 

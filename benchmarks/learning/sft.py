@@ -34,17 +34,20 @@ SAVING_SECONDS = 0.3
 
 
 class CPUClock(TrainerCallback):
-    """Ends training when the process has used its seconds, and gives the learning rate's factor until then."""
+    """Ends training when the process has used its seconds since `began`, and gives the learning rate's factor until then."""
 
-    def __init__(self, seconds: float):
-        self._seconds = seconds - SAVING_SECONDS
+    def __init__(self, seconds: float, began: float):
+        self._seconds, self._began = seconds - SAVING_SECONDS, began
 
     def factor(self, step: int) -> float:
         """Linear warm-up, then linear decay to a tenth over the seconds that the process may use."""
-        return min(1.0, (step + 1) / WARMUP_STEPS) * max(0.1, 1 - time.process_time() / self._seconds)
+        return min(1.0, (step + 1) / WARMUP_STEPS) * max(0.1, 1 - self._used() / self._seconds)
 
     def on_step_end(self, args, state, control, **_):
-        control.should_training_stop = time.process_time() >= self._seconds
+        control.should_training_stop = self._used() >= self._seconds
+
+    def _used(self) -> float:
+        return time.process_time() - self._began
 
 
 def rows(policy: Policy, dataset: Dataset) -> Rows:
@@ -64,9 +67,12 @@ def rows(policy: Policy, dataset: Dataset) -> Rows:
     )
 
 
-def train(policy: Policy, data: Rows, *, seconds: float, rate: float, seed: int, scratch: str) -> list[dict]:
-    """Train `policy` in place until the process has used `seconds`; returns TRL's log."""
-    clock = CPUClock(seconds)
+def train(
+    policy: Policy, data: Rows, *, seconds: float, rate: float, seed: int, scratch: str, began: float = 0.0
+) -> list[dict]:
+    """Train `policy` in place until the process has used `seconds`, counted from `began` on its CPU clock; returns TRL's
+    log."""
+    clock = CPUClock(seconds, began)
     optimizer = torch.optim.AdamW(policy.model.parameters(), lr=rate, weight_decay=0.0)
     trainer = SFTTrainer(
         model=policy.model,

@@ -30,9 +30,11 @@ from components.shared.training.distributed.settings import AdamWSettings
 from components.shared.training.distributed.world import World
 from components.shared.training.divergence import full_kl
 from components.shared.training.exact_resume import ExactResume
+from components.shared.training.packing import Tokens, can_pack, lay_out, packing, token_logprobs
 from components.shared.training.policies import Policy
+from components.shared.training.reference_logprobs import ReferenceLogprobs
 from components.shared.training.rollouts import complete
-from components.shared.training.supervised import Example, collate, completion_logprobs, example, masked_mean
+from components.shared.training.supervised import example
 from components.shared.training.trl_adapter import CurveRecorder, common_arguments, train_quietly
 
 JENSEN_SHANNON = 0.5
@@ -65,13 +67,17 @@ def warm_up(
         def state() -> dict[str, Any]:
             return {"learner": learner.state(), "tracker": tracker.state(), "answers": answers}
 
-        order = islice(batches(len(rows), config.batch_size, config.seed, done), config.warmup_steps - done)
-        student.model.train()
-        for indices in progress(order, f"warm-up {config.tier}", total=config.warmup_steps, done=done):
-            measured = match_teacher(learner, teacher, [rows[i] for i in indices], config, done)
-            tracker.log(done, **measured)
-            done += 1
-            checkpoints.after_step(done, state)
+        device, pad_id = student.model.device, student.tokenizer.pad_token_id
+        packed = all(can_pack(policy, rows, device) for policy in (teacher, student))
+        with packing(student.model, packed), packing(teacher.model, packed):
+            target = ReferenceLogprobs(teacher, rows, World(), packed, config.temperature)
+            order = islice(batches(len(rows), config.batch_size, config.seed, done), config.warmup_steps - done)
+            student.model.train()
+            for indices in progress(order, f"warm-up {config.tier}", total=config.warmup_steps, done=done):
+                tokens = lay_out([rows[i] for i in indices], pad_id, device, packed=packed)
+                tracker.log(done, **match_teacher(learner, tokens, target.of(indices, tokens), config, done))
+                done += 1
+                checkpoints.after_step(done, state)
         checkpoints.save(done, state)
 
 
@@ -85,14 +91,10 @@ def answers_to(
 
 
 def match_teacher(
-    learner: Learner, teacher: Policy, rows: Sequence[Example], config: DistillationConfig, step: int
+    learner: Learner, tokens: Tokens, target_TV: torch.Tensor, config: DistillationConfig, step: int
 ) -> dict[str, float]:
-    """One update by forward KL to the teacher on the rows; returns what it measured before the update."""
-    batch = collate(rows, teacher.tokenizer.pad_token_id)
-    with torch.no_grad():
-        target = completion_logprobs(teacher.model, batch, config.temperature)
-    divergence = full_kl(target, completion_logprobs(learner.model, batch, config.temperature))
-    loss = masked_mean(divergence, batch.mask_BC)
+    """One update by forward KL to the teacher's log-probabilities; returns what it measured before the update."""
+    loss = full_kl(target_TV, token_logprobs(learner.model, tokens, config.temperature)).mean()
     rate = config.learning_rate * min(1.0, (step + 1) / 20) * (1 - 0.6 * step / config.warmup_steps)
     return {"forward_kl": loss.item(), "grad_norm": learner.step(loss, rate)}
 

@@ -122,7 +122,12 @@ def train(
     settings = config.similarity
     tasks = step_tasks(dataset.trajectories(Split.TRAIN), settings.format, settings.show_title)
     recorder = CurveRecorder(tracker, "srl", settings.steps, CURVES)
-    kl = KLSettings(target=TARGET_SHARE * config.max_kl, ceiling=config.max_kl, patience=config.patience)
+    kl = KLSettings(
+        target=TARGET_SHARE * config.max_kl,
+        ceiling=config.max_kl,
+        patience=config.patience,
+        probe_prompts=config.probe_prompts,
+    )
     held_out = [t.scenario.prompt for t in dataset.trajectories(Split.VALIDATION)]
     guard = KLGuard(
         KLProbe(reference, held_out[: kl.probe_prompts], dataset.max_tokens(policy.tokenizer)), kl, settings.kl_weight

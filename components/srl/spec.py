@@ -94,6 +94,9 @@ class SRLConfig(StageConfig):
     max_kl: float = Field(default=0.1, gt=0)
     """Mean full-vocabulary KL to the base per token, in nats, that no accepted update reaches, in either reading
     (specification: 0.1)."""
+    probe_prompts: int = Field(default=32, ge=1)
+    """Held-out prompts that it is measured on after every update: with the expert's answers in the weighted reading, with the
+    base policy's in the other."""
     patience: int = Field(default=5, ge=1)
     """Updates refused in a row after which training ends early, with reason `kl_ceiling`, in either reading."""
     validation: ValidationSettings = ValidationSettings(every=130)

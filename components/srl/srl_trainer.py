@@ -9,7 +9,6 @@ Over several processes each takes a share of every batch and of the probe; all m
 the losses are those of one process.
 """
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import islice
@@ -28,19 +27,15 @@ from components.shared.training.distributed.settings import AdamWSettings
 from components.shared.training.distributed.world import World
 from components.shared.training.divergence import full_kl
 from components.shared.training.kl_controller import KLController
-from components.shared.training.packing import Tokens, by_row, lay_out, packing, packs, token_logprobs
+from components.shared.training.packing import Tokens, can_pack, lay_out, packing, token_logprobs
 from components.shared.training.policies import Policy
+from components.shared.training.reference_logprobs import ReferenceLogprobs
 from components.shared.training.state_tree import read_whole
 from components.shared.training.supervised import Example, example
 from components.shared.training.validation_callback import Validation
 from components.srl.reward_normalizer import RewardNormalizer
 from components.srl.spec import SRLConfig
 
-logger = logging.getLogger(__name__)
-
-PROBE_ROWS = 64
-CACHE_BYTES = 2**30
-"""Memory for the reference's log-probabilities; past it they are computed anew for every batch."""
 TARGET_SHARE = 0.75
 """Where below its ceiling the KL is steered to."""
 
@@ -81,8 +76,8 @@ def train(
     validation = validation or Validation(ValidationLoop(settings=ValidationSettings()), tracker, policy.model, list)
     normalizer = RewardNormalizer.fit([step.reward for row in train_rows for step in row.steps])
     rows = [weighted_example(policy, row, normalizer) for row in train_rows]
-    probe = [weighted_example(policy, row, normalizer) for row in probe_rows[:PROBE_ROWS]]
-    packed = config.packing and can_pack(reference, rows, learner.world)
+    probe = [weighted_example(policy, row, normalizer) for row in probe_rows[: config.probe_prompts]]
+    packed = config.packing and can_pack(reference, rows, learner.world.device)
     with checkpoints, packing(policy.model, packed), packing(reference.model, packed):
         run = WeightedRun(learner, reference, rows, probe, config, tracker, packed, validation)
         updates = run.resume(checkpoints)
@@ -103,14 +98,6 @@ def train(
         reason="kl_ceiling" if run.controller.exhausted else validation.reason(updates, config.steps),
         validation=validation.loop.summary(),
     )
-
-
-def can_pack(reference: Policy, rows: Sequence[Example], world: World) -> bool:
-    """Whether packed rows give a model of the reference's kind the same numbers; a warning says where they do not."""
-    same = packs(reference.model.eval(), rows, reference.tokenizer.pad_token_id, world.device)
-    if not same:
-        logger.warning("%s gives packed rows other numbers: padding them", type(reference.model).__name__)
-    return same
 
 
 def optimizer_settings(config: SRLConfig) -> AdamWSettings:
@@ -226,33 +213,3 @@ class WeightedRun:
     def _mean(self, values_T: torch.Tensor) -> torch.Tensor:
         """This process's share of the mean over the completion tokens of all processes."""
         return values_T.sum() / self._world.sum(values_T.new_tensor(len(values_T)))
-
-
-class ReferenceLogprobs:
-    """The reference's log-probabilities of every row, computed once where they fit in CACHE_BYTES.
-
-    On several processes they are computed anew for every batch: a reference that is split needs all of them at once.
-    """
-
-    def __init__(self, reference: Policy, rows: Sequence[Example], world: World, packed: bool):
-        self._reference, self._world, self._packed = reference, world, packed
-        vocabulary = reference.model.config.vocab_size
-        self._kept: list[torch.Tensor] | None = None
-        if world.size == 1 and 4 * vocabulary * sum(len(row.completion_ids) for row in rows) <= CACHE_BYTES:
-            self._kept = [
-                logprobs_CV
-                for start in range(0, len(rows), 256)
-                for logprobs_CV in self._compute(rows[start : start + 256])
-            ]
-
-    @torch.no_grad()
-    def _compute(self, rows: Sequence[Example]) -> list[torch.Tensor]:
-        tokens = lay_out(rows, self._reference.tokenizer.pad_token_id, self._world.device, packed=self._packed)
-        return by_row(token_logprobs(self._reference.model, tokens), rows, tokens.order)
-
-    @torch.no_grad()
-    def of(self, indices: Sequence[int], tokens: Tokens) -> torch.Tensor:
-        """The log-probabilities (T, V) of the rows `indices`, which `tokens` holds."""
-        if self._kept is None:
-            return token_logprobs(self._reference.model, tokens)
-        return torch.cat([self._kept[indices[i]] for i in tokens.order])

@@ -31,8 +31,6 @@ from pipelines.job_settings import BaseModelUse, Instance
 GIB = 2**30
 RESERVE = 0.1
 """Share of a GPU that is not counted on."""
-SRL_PROBE_ROWS = 64
-"""components/srl/srl_trainer.py's PROBE_ROWS, which imports torch; a test compares."""
 GENERATION_ROWS = 256
 """Prompts that an evaluation answers at once: the default of components/shared/training/rollouts.py; a test compares."""
 ROWS = {"srl": "srl.batch_size", "rlvr": "rlvr.accumulation", "distillation": "distillation.batch_size"}
@@ -162,8 +160,8 @@ def _rows(task: Task, processes: int, divided: int) -> tuple[int, int, int]:
         return rows, config.batch_size, 0
     if config.reading == "similarity":
         rollouts = config.similarity.prompts_per_step * config.similarity.group_size
-        return _share(rollouts, processes * divided), _share(rollouts, processes), SRL_PROBE_ROWS
-    return _share(config.batch_size, processes * divided), 0, _share(SRL_PROBE_ROWS, processes)
+        return _share(rollouts, processes * divided), _share(rollouts, processes), config.probe_prompts
+    return _share(config.batch_size, processes * divided), 0, _share(config.probe_prompts, processes)
 
 
 def _counted_rank(shape: ModelShape, rank: int | None) -> int | None:

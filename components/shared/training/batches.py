@@ -2,6 +2,7 @@
 
 import random
 from collections.abc import Iterator
+from functools import lru_cache
 
 
 def batches(rows: int, size: int, seed: int, start: int = 0) -> Iterator[list[int]]:
@@ -20,6 +21,7 @@ def batches(rows: int, size: int, seed: int, start: int = 0) -> Iterator[list[in
         yield batch
 
 
+@lru_cache(maxsize=2)
 def _permutation(rows: int, seed: int, epoch: int) -> list[int]:
     order = list(range(rows))
     random.Random(f"{seed}/{epoch}").shuffle(order)

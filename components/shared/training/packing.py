@@ -9,6 +9,7 @@ Axes: N tokens of all rows, T completion tokens, V vocabulary, D rows of one len
 
 import contextlib
 import itertools
+import logging
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,7 +21,10 @@ from transformers.integrations.sdpa_attention import sdpa_attention_forward
 from transformers.masking_utils import sdpa_mask
 
 from components.shared.training.grpo.scoring_check import TOLERANCES, relative_difference
+from components.shared.training.policies import Policy
 from components.shared.training.supervised import Example, collate
+
+logger = logging.getLogger(__name__)
 
 PACKED = "sdpa_packed"
 """Name of the attention below among transformers' implementations."""
@@ -46,11 +50,11 @@ def lay_out(rows: Sequence[Example], pad_id: int, device: torch.device, *, packe
     return _packed(rows, device) if packed else _padded(rows, pad_id, device)
 
 
-def token_logprobs(model: torch.nn.Module, tokens: Tokens) -> torch.Tensor:
+def token_logprobs(model: torch.nn.Module, tokens: Tokens, temperature: float = 1.0) -> torch.Tensor:
     """Log-probabilities (T, V) of the model at every completion token."""
     logits = model(**tokens.inputs, use_cache=False).logits
     logits_TV = logits[0] if tokens.real_BC is None else logits[tokens.real_BC]
-    return functional.log_softmax(logits_TV.float(), dim=-1)
+    return functional.log_softmax(logits_TV.float() / temperature, dim=-1)
 
 
 def _packed(rows: Sequence[Example], device: torch.device) -> Tokens:
@@ -180,6 +184,14 @@ def packs(model: PreTrainedModel, rows: Sequence[Example], pad_id: int, device: 
             logprobs_TV = token_logprobs(model, tokens)
             found.append(torch.cat(by_row(logprobs_TV, tried, tokens.order)))
     return relative_difference(*found) <= TOLERANCES.get(model.dtype, TOLERANCES[torch.float32])
+
+
+def can_pack(policy: Policy, rows: Sequence[Example], device: torch.device) -> bool:
+    """Whether packed rows give a model of the policy's kind the same numbers; a warning says where they do not."""
+    same = packs(policy.model.eval(), rows, policy.tokenizer.pad_token_id, device)
+    if not same:
+        logger.warning("%s gives packed rows other numbers: padding them", type(policy.model).__name__)
+    return same
 
 
 def by_row(values_T: torch.Tensor, rows: Sequence[Example], order: Sequence[int]) -> list[torch.Tensor]:

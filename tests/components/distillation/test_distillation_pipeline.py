@@ -26,7 +26,9 @@ from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.distributed.learner import create_learner
 from components.shared.training.distributed.settings import AdamWSettings
 from components.shared.training.distributed.world import World
+from components.shared.training.packing import lay_out
 from components.shared.training.policies import Policy, deterministic, load_policy, save_policy
+from components.shared.training.reference_logprobs import ReferenceLogprobs
 from components.shared.training.supervised import example
 from components.shared.training.termination import Terminated
 
@@ -45,6 +47,14 @@ def perturbed(policy, seed, scale=0.3):
 
 def learner_of(policy):
     return create_learner(policy.model, Strategy.SINGLE, World(), AdamWSettings())
+
+
+def matched(student, teacher, config):
+    """One update of the warm-up on all of TEXTS."""
+    rows = [example(student, prompt, [answer], [1.0]) for prompt, answer in TEXTS]
+    tokens = lay_out(rows, 0, torch.device("cpu"), packed=False)
+    target = ReferenceLogprobs(teacher, rows, World(), packed=False, temperature=config.temperature)
+    return match_teacher(learner_of(student), tokens, target.of(range(len(rows)), tokens), config, 0)
 
 
 def kl_by_hand(teacher, student, rows, temperature):
@@ -67,8 +77,7 @@ def test_the_loss_is_the_forward_kl_of_the_completion_tokens_at_the_temperature(
     teacher, student = perturbed(tiny_policy, 1), perturbed(tiny_policy, 2)
     rows = [example(student, prompt, [answer], [1.0]) for prompt, answer in TEXTS]
     expected = kl_by_hand(teacher, student, rows, temperature)
-    config = DistillationConfig(temperature=temperature)
-    measured = match_teacher(learner_of(student), teacher, rows, config, 0)
+    measured = matched(student, teacher, DistillationConfig(temperature=temperature))
     assert measured["forward_kl"] == pytest.approx(expected, rel=1e-4)
     assert abs(expected - kl_by_hand(teacher, student, rows, 3.0)) > 1e-3, "the temperature would not show"
 
@@ -76,14 +85,8 @@ def test_the_loss_is_the_forward_kl_of_the_completion_tokens_at_the_temperature(
 def test_what_a_prompt_says_is_learned_by_nobody(tiny_policy):
     """The gradient is that of the completion tokens: a teacher that differs on prompt tokens alone teaches nothing."""
     student = perturbed(tiny_policy, 2)
-    rows = [example(student, prompt, [answer], [1.0]) for prompt, answer in TEXTS]
-    measured = match_teacher(
-        learner_of(student),
-        Policy(model=copy.deepcopy(student.model), tokenizer=student.tokenizer),
-        rows,
-        DistillationConfig(),
-        0,
-    )
+    teacher = Policy(model=copy.deepcopy(student.model), tokenizer=student.tokenizer)
+    measured = matched(student, teacher, DistillationConfig())
     assert measured["forward_kl"] == pytest.approx(0.0, abs=1e-6) and measured["grad_norm"] == pytest.approx(
         0.0, abs=1e-5
     )

@@ -7,8 +7,6 @@ import torch
 
 from components.shared.contracts.records import Scenario, Split, Step, Trajectory
 from components.shared.performance.performance_tracker import PerformanceTracker
-from components.shared.training.distributed.world import World
-from components.shared.training.packing import by_row, lay_out, packing
 from components.shared.training.policies import Policy
 from components.shared.training.supervised import chosen, collate, completion_logprobs, example
 from components.srl import srl_trainer
@@ -88,22 +86,6 @@ def test_the_reference_stays_and_the_same_seed_gives_the_same_bits(tiny_policy, 
     for name, value in tiny_policy.model.state_dict().items():
         assert torch.equal(value, twin.model.state_dict()[name])
         assert torch.equal(reference.model.state_dict()[name], frozen[name])
-
-
-@pytest.mark.parametrize("packed", [True, False])
-@pytest.mark.parametrize("cache_bytes", [2**30, 0])
-def test_reference_log_probabilities_are_the_reference_s(tiny_policy, monkeypatch, cache_bytes, packed):
-    monkeypatch.setattr(srl_trainer, "CACHE_BYTES", cache_bytes)
-    texts = [("the bell", "rings"), ("say", "yes ; no"), ("at", "dawn at dawn")]
-    rows = [example(tiny_policy, prompt, [text], [1.0]) for prompt, text in texts]
-    with packing(tiny_policy.model, packed):
-        kept = srl_trainer.ReferenceLogprobs(tiny_policy, rows, World(), packed)
-        asked = [2, 0, 1]
-        tokens = lay_out([rows[i] for i in asked], 0, torch.device("cpu"), packed=packed)
-        found = by_row(kept.of(asked, tokens), [rows[i] for i in asked], tokens.order)
-    for i, logprobs in zip(asked, found, strict=True):
-        alone = completion_logprobs(tiny_policy.model, collate([rows[i]], 0))[0]
-        torch.testing.assert_close(logprobs, alone, atol=1e-6, rtol=0)
 
 
 def test_packed_and_padded_rows_train_alike(tiny_policy, tmp_path):

@@ -38,7 +38,7 @@ def sample(
     ends = torch.tensor(list(end_ids), device=model.device)
     emitted: list[tuple[torch.Tensor, torch.Tensor]] = []
     for step in range(max_tokens):
-        tokens_B = torch.multinomial((decoding.logits_BV.float() / temperature).softmax(-1), 1).squeeze(-1)
+        tokens_B = drawn((decoding.logits_BV.float() / temperature).softmax(-1))
         going_B = ~decoding.finished_B
         emitted.append((decoding.rows_B[going_B], tokens_B[going_B]))
         decoding.finished_B |= torch.isin(tokens_B, ends)
@@ -50,6 +50,14 @@ def sample(
         for row, token in zip(rows.tolist(), tokens.tolist(), strict=True):
             completions[row].append(token)
     return completions
+
+
+def drawn(probabilities_BV: torch.Tensor) -> torch.Tensor:
+    """A token (B,) of each distribution, by one number a row: torch.multinomial draws one for every entry."""
+    cumulative_BV = probabilities_BV.double().cumsum(-1)
+    at_B1 = torch.rand(len(cumulative_BV), 1, dtype=torch.float64, device=cumulative_BV.device) * cumulative_BV[:, -1:]
+    # A token of probability 0 adds no step to the sum, and is passed over.
+    return torch.searchsorted(cumulative_BV, at_B1, right=True).squeeze(-1).clamp(max=cumulative_BV.shape[1] - 1)
 
 
 class Decoding:
