@@ -12,7 +12,6 @@ The peer's looks are taken off its time; ours, and the watch, the KL probe and t
 are none that the configuration was chosen on.
 """
 
-import json
 import sys
 import tempfile
 import time
@@ -70,9 +69,11 @@ class StopAtGoal(TrainerCallback):
     def on_step_end(self, args, state, control, **_):
         if state.global_step % EVERY == 0:
             began = time.process_time()
-            self.reached = mean(self._score()) >= GOAL
+            score = mean(self._score())
+            print(f"GRPO, update {state.global_step}: {score:.3f}", flush=True)
+            self.reached = score >= GOAL
             self.looking += time.process_time() - began
-            control.should_training_stop = self.reached
+            control.should_training_stop |= self.reached
 
 
 def ours(folder: Path, base: Path, data: Path, configs: Mapping[str, Any]) -> tuple[float, float]:
@@ -137,7 +138,9 @@ def main() -> int:
             supervised, rewarded = ours(folder, base, data, configs)
             peer, reached = theirs(folder, base, data, configs, supervised)
             found.append((supervised + rewarded, peer))
-            print(json.dumps({"seed": seed, "srl": supervised, "rlvr": rewarded, "TRL": peer, "reached": reached}))
+            print(
+                f"seed {seed}: SRL {supervised:.1f} s, RLVR {rewarded:.1f} s, SFT and GRPO {peer:.1f} s, CPU", flush=True
+            )
             if not reached:
                 raise SystemExit(f"GRPO did not reach {GOAL} in {MOST_UPDATES} updates: its time is not known")
     here, there = zip(*found, strict=True)

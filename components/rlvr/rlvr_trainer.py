@@ -22,6 +22,7 @@ from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.training.adapters import bare
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
+from components.shared.training.distributed.world import World
 from components.shared.training.exact_resume import Stateful
 from components.shared.training.grpo.algorithms import Update, arguments
 from components.shared.training.grpo.kl_guard import KLGuard, KLProbe
@@ -123,7 +124,8 @@ def train(
     probe = KLProbe(reference, [s.prompt for s in held_out[: config.kl.probe_prompts]], max_tokens)
     guard = KLGuard(probe, config.kl, config.beta)
     watch = RewardWatch(policy, dataset.trainer, held_out[: config.watch.prompts], max_tokens, config.watch, tracker)
-    validation = Validation.of(config.validation, policy, dataset.trainer, held_out, max_tokens, tracker)
+    world = World.of_environment()
+    validation = Validation.of(config.validation, policy, dataset.trainer, held_out, max_tokens, tracker, world)
     policy.model.name_or_path = policy.model.config._name_or_path = str(anchor)
     if config.algorithm == Algorithm.PPO:
         attach_value_head(bare(policy.model))

@@ -40,7 +40,7 @@ def run(config: SRLConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Pat
         tracker = PerformanceTracker(outputs["report"])
         checkpoints = Checkpoints.of_stage(SPEC, config, inputs, world)
         scenarios, max_tokens = list(dataset.scenarios(Split.VALIDATION)), dataset.max_tokens(policy.tokenizer)
-        validation = Validation.of(config.validation, policy, dataset.trainer, scenarios, max_tokens, tracker)
+        validation = Validation.of(config.validation, policy, dataset.trainer, scenarios, max_tokens, tracker, world)
         if config.reading == Reading.SIMILARITY:
             weights = None
             result: similarity_trainer.SimilarityResult | SRLResult = similarity_trainer.train(

@@ -95,7 +95,7 @@ class SRLConfig(StageConfig):
     """Mean full-vocabulary KL to the base per token, in nats, that no accepted update reaches, in either reading
     (specification: 0.1)."""
     probe_prompts: int = Field(default=32, ge=1)
-    """Held-out prompts that it is measured on after every update: with the expert's answers in the weighted reading, with the
+    """Held-out prompts that it is measured on after every update, with the expert's answers in the weighted reading and the
     base policy's in the other."""
     patience: int = Field(default=5, ge=1)
     """Updates refused in a row after which training ends early, with reason `kl_ceiling`, in either reading."""

@@ -30,7 +30,6 @@ from components.shared.training.kl_controller import KLController
 from components.shared.training.packing import Tokens, can_pack, lay_out, packing, token_logprobs
 from components.shared.training.policies import Policy
 from components.shared.training.reference_logprobs import ReferenceLogprobs
-from components.shared.training.state_tree import read_whole
 from components.shared.training.supervised import Example, example
 from components.shared.training.validation_callback import Validation
 from components.srl.reward_normalizer import RewardNormalizer
@@ -156,7 +155,7 @@ class WeightedRun:
         self._learner.restore(saved.common["learner"])
         self.controller.restore(saved.common["controller"])
         self._tracker.restore(saved.common["tracker"])
-        self._validation.restore(read_whole(saved.common["validation"]))
+        self._validation.restore(saved.common["validation"])
         return saved.step
 
     def state(self) -> dict[str, Any]:

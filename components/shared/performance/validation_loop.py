@@ -27,8 +27,8 @@ class ValidationSettings(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", allow_inf_nan=False, use_attribute_docstrings=True)
 
     every: int = Field(default=0, ge=0)
-    """Updates between two looks, beside those at the start and the end; 0 is never. A model that is split over processes is
-    not looked at: neither its answers nor a copy of it can be had from one process."""
+    """Updates between two looks, beside those at the start and the end; 0 is never. A model that ZeRO-3 splits is not
+    looked at: its parameters are out of reach between two updates."""
     scenarios: int = Field(default=256, ge=1)
     """Held-out scenarios that are answered at each look: which look is best is told from these, and with few of them chance
     tells."""

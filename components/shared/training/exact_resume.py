@@ -42,7 +42,10 @@ CARRIED = ("_step", "beta", "entropy_coef", "_last_world_entropy", "_entropy_win
 
 
 class Stateful(Protocol):
-    """Anything beside the trainer whose state a resumed run needs: a controller, a prompt stream, a recorder."""
+    """Anything beside the trainer whose state a resumed run needs: a controller, a prompt stream, a recorder.
+
+    Tensors of its state come back as `Stored`.
+    """
 
     def state(self) -> Any: ...
 
@@ -133,7 +136,7 @@ class ExactResume(Host):
         if saved.own is not None:
             self._buffered_inputs = read_whole(saved.own["buffered_inputs"])
         for name, companion in self._companions.items():
-            companion.restore(read_whole(saved.common["companions"][name]))
+            companion.restore(saved.common["companions"][name])
 
     def _load_from_checkpoint(self, folder: str, model: torch.nn.Module | None = None) -> None:
         load_model(self.model, self._found.common["model"])

@@ -15,10 +15,12 @@ def complete(
     max_tokens: int,
     temperature: float | None = None,
     batch_size: int = 256,
+    in_step: bool = False,
 ) -> list[str]:
     """One completion for each prompt, in the order given, the end token left off.
 
-    `temperature` none means greedy. Sampling draws from torch's global generator.
+    `temperature` none means greedy. Sampling draws from torch's global generator. `in_step` for a model that is split over
+    processes, which must run it equally often: each goes on until all have finished, and has as many prompts as any other.
     """
     order = sorted(range(len(prompts)), key=lambda i: len(prompts[i]))
     completions = [""] * len(prompts)
@@ -33,6 +35,7 @@ def complete(
             top_k=0,
             top_p=1.0,
             pad_token_id=policy.tokenizer.pad_token_id,
+            synced_gpus=in_step,
             **sampling,
         )
         texts = policy.tokenizer.batch_decode(ids[:, batch["input_ids"].shape[1] :], skip_special_tokens=True)

@@ -7,6 +7,7 @@ DTensors; frozen parameters are left out, since they come with the policy that t
 import math
 import random
 from collections.abc import Mapping
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -91,6 +92,32 @@ def fill(target: torch.Tensor, stored: Stored) -> None:
     start = _start(target) if isinstance(target, DTensor) else 0
     if local.numel():
         local.copy_(stored.flat(start, start + local.numel()).reshape(local.shape))
+
+
+def copied(tensor: torch.Tensor) -> torch.Tensor | Shard:
+    """What this rank has of a tensor, on the CPU and not changed by what becomes of the tensor."""
+    found = part(tensor)
+    if isinstance(found, Shard):
+        return replace(found, values=found.values.to("cpu", copy=True))
+    return found.to("cpu", copy=True)
+
+
+@torch.no_grad()
+def put(target: torch.Tensor, kept: torch.Tensor | Shard) -> None:
+    """Copy what `copied` found back into `target`, this rank's part of it."""
+    local = target.to_local() if isinstance(target, DTensor) else target
+    local.copy_((kept.values if isinstance(kept, Shard) else kept).reshape(local.shape))
+
+
+def taken(target: torch.Tensor, saved: Stored | torch.Tensor | Shard) -> torch.Tensor | Shard:
+    """As `copied`, what this rank has of a saved tensor that is laid out like `target`."""
+    if not isinstance(saved, Stored):
+        return saved
+    if not isinstance(target, DTensor):
+        return saved.whole()
+    start = _start(target)
+    values = saved.flat(start, start + target.to_local().numel())
+    return Shard(values=values, start=start, shape=saved.shape)
 
 
 def _start(tensor: DTensor) -> int:

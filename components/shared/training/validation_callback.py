@@ -4,22 +4,25 @@
 
 In a trainer of transformers' or TRL's it is a callback among its others and in the companions of its exact resume; in a
 loop of one's own, `start` comes before the first update and `after_update` after each, which says whether to stop. Either
-way `finish` comes last. Nothing is drawn from a generator, so that looking changes no update.
+way `finish` comes last. Nothing is drawn from a generator, so that looking changes no update. Of a model that FSDP splits
+each process keeps its part of the best weights; what ZeRO-3 splits is not looked at.
 """
 
 from collections.abc import Callable, Sequence
 from typing import Any, Self
 
 import torch
-from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback, TrainerControl, TrainerState, TrainingArguments
 
 from components.shared.contracts.records import Scenario
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.performance.validation_loop import ValidationLoop, ValidationSettings
 from components.shared.trainers.base_trainer import ModelTypeTrainer
+from components.shared.training.distributed.world import World
 from components.shared.training.policies import Policy
 from components.shared.training.rollouts import complete
+from components.shared.training.state_tree import Shard
+from components.shared.training.training_state import copied, put, taken
 
 NO_IMPROVEMENT = "no_improvement"
 """Why a training ended that the validation loop stopped."""
@@ -27,16 +30,33 @@ Score = Callable[[], Sequence[float]]
 """Scores of the policy as it is now, one a scenario, always the same scenarios in the same order."""
 
 
-def held_out(policy: Policy, judge: ModelTypeTrainer, scenarios: Sequence[Scenario], max_tokens: int) -> Score:
-    """The check's scores of greedy answers: no generator is drawn from, and the model's mode stays as it was."""
+def held_out(
+    policy: Policy, judge: ModelTypeTrainer, scenarios: Sequence[Scenario], max_tokens: int, world: World | None = None
+) -> Score:
+    """The check's scores of greedy answers: no generator is drawn from, and the model's mode stays as it was.
+
+    Each process of the world answers its share, as many scenarios as any other, since those of a split model must run it
+    equally often; all of them learn all scores.
+    """
+    world = world or World()
+    mine = [i % len(scenarios) for i in range(world.rank, whole_rounds(len(scenarios), world.size), world.size)]
 
     def score() -> list[float]:
         training = policy.model.training
-        answers = complete(policy, [s.prompt for s in scenarios], max_tokens=max_tokens)
+        answers = complete(policy, [scenarios[i].prompt for i in mine], max_tokens=max_tokens, in_step=world.size > 1)
         policy.model.train(training)
-        return [judge.check(s, answer).score for s, answer in zip(scenarios, answers, strict=True)]
+        scores = torch.zeros(len(scenarios), dtype=torch.float64, device=world.device)
+        for i, answer in zip(mine, answers, strict=True):
+            if i % world.size == world.rank:
+                scores[i] = judge.check(scenarios[i], answer).score
+        return world.sum(scores).tolist()
 
     return score
+
+
+def whole_rounds(items: int, size: int) -> int:
+    """The least multiple of `size` from `items` on."""
+    return -(-items // size) * size
 
 
 class Validation(TrainerCallback):
@@ -45,7 +65,8 @@ class Validation(TrainerCallback):
     def __init__(self, loop: ValidationLoop, tracker: PerformanceTracker, model: torch.nn.Module, score: Score):
         self.loop = loop
         self._tracker, self._model, self._score = tracker, model, score
-        self._best: list[torch.Tensor] = []
+        self._best: list[torch.Tensor | Shard] = []
+        """What this process has of the trainable parameters, on the CPU."""
 
     @classmethod
     def of(
@@ -56,9 +77,10 @@ class Validation(TrainerCallback):
         scenarios: Sequence[Scenario],
         max_tokens: int,
         tracker: PerformanceTracker,
+        world: World | None = None,
     ) -> Self:
         """Of a policy on the first of the scenarios."""
-        score = held_out(policy, judge, scenarios[: settings.scenarios], max_tokens)
+        score = held_out(policy, judge, scenarios[: settings.scenarios], max_tokens, world)
         return cls(ValidationLoop(settings=settings), tracker, policy.model, score)
 
     @property
@@ -73,7 +95,7 @@ class Validation(TrainerCallback):
     def start(self) -> None:
         """Look at the policy that training starts from, unless that was done before a resume; without this look there are
         no others."""
-        if self.loop.settings.every and not self.loop.looks and not is_split(self._model):
+        if self.loop.settings.every and not self.loop.looks and not by_deepspeed(self._model):
             self._look(0)
 
     def after_update(self, step: int) -> bool:
@@ -89,7 +111,7 @@ class Validation(TrainerCallback):
             self._look(step)
         if self._best:
             for parameter, kept in zip(self._trainable(), self._best, strict=True):
-                parameter.copy_(kept)
+                put(parameter, kept)
 
     def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
         self.start()
@@ -101,12 +123,15 @@ class Validation(TrainerCallback):
         return {"loop": self.loop.state(), "best": self._best}
 
     def restore(self, state: dict[str, Any]) -> None:
+        """The state's tensors may be `Stored`, by any number of processes."""
         self.loop.restore(state["loop"])
-        self._best = list(state["best"])
+        self._best = (
+            [taken(p, best) for p, best in zip(self._trainable(), state["best"], strict=True)] if state["best"] else []
+        )
 
     def _look(self, step: int) -> None:
         if self.loop.see(step, self._score()):
-            self._best = [parameter.detach().to("cpu", copy=True) for parameter in self._trainable()]
+            self._best = [copied(parameter) for parameter in self._trainable()]
         look = self.loop.looks[-1]
         self._tracker.log(
             step,
@@ -120,6 +145,6 @@ class Validation(TrainerCallback):
         return [parameter for parameter in self._model.parameters() if parameter.requires_grad]
 
 
-def is_split(model: torch.nn.Module) -> bool:
-    """Whether a process holds only a part of the model (FSDP, ZeRO-3)."""
-    return any(isinstance(p, DTensor) or hasattr(p, "ds_id") for p in model.parameters())
+def by_deepspeed(model: torch.nn.Module) -> bool:
+    """Whether ZeRO-3 holds the model's parameters, out of reach between two of its steps."""
+    return any(hasattr(p, "ds_id") for p in model.parameters())

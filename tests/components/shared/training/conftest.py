@@ -1,14 +1,16 @@
 """A small data set and two small policies for tests that train for real."""
 
 import os
-import subprocess
 import sys
 from pathlib import Path
 
 import pytest
 
-DRIVER = Path(__file__).with_name("kill_driver.py")
-PROJECT = DRIVER.parents[4]
+FOLDER = Path(__file__).parent
+PROJECT = FOLDER.parents[3]
+sys.path += map(str, (FOLDER, FOLDER / "distributed", FOLDER / "grpo", PROJECT / "scripts"))
+
+from forked import call  # noqa: E402
 
 
 @pytest.fixture(scope="session")
@@ -19,8 +21,10 @@ def environment():
 
 
 @pytest.fixture(scope="session")
-def workspace(tmp_path_factory, environment):
-    """A folder with a sealed dataset/, teacher/ and student/."""
+def workspace(tmp_path_factory):
+    """A folder with a sealed dataset/, and teacher/, pupil/ and student/."""
+    from kill_driver import prepare
+
     folder = tmp_path_factory.mktemp("workspace")
-    subprocess.run([sys.executable, DRIVER, folder], env=environment, check=True, capture_output=True)
+    call(prepare, folder, log=folder / "prepare.log")
     return folder

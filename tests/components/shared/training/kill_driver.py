@@ -1,10 +1,6 @@
 """Kill a stage at random moments with SIGKILL, start it again until it ends, and compare with an undisturbed run.
 
-    python kill_driver.py FOLDER srl|rlvr|distillation KILLS SEED
-    python kill_driver.py FOLDER                                     only makes the folder's data set and policies
-
-Every attempt is a process of its own; the libraries are loaded once, before they fork. Prints what happened as JSON.
-scripts/ must be on PYTHONPATH.
+Every attempt is a process of its own, forked from one that has loaded the libraries. scripts/ must be on the path.
 """
 
 import json
@@ -188,8 +184,9 @@ def digests(outputs: Path) -> dict[str, str]:
     }
 
 
-def campaign(folder: Path, stage: str, wanted: int, seed: str) -> Counter[str]:
-    """Run the stage again and again until it was killed so often; counts what happened and the runs that came out equal."""
+def campaign(folder: Path, stage: str, wanted: int, seed: str, counted: Path) -> None:
+    """Run the stage again and again until it was killed so often; writes, as JSON, how often what happened, and how many
+    runs came out equal."""
     began = time.monotonic()
     assert finish(attempt(stage, folder, folder / f"{stage}-undisturbed", None), None) == 0, "see the log"
     longest = time.monotonic() - began
@@ -202,12 +199,4 @@ def campaign(folder: Path, stage: str, wanted: int, seed: str) -> Counter[str]:
         counts += run_under_fire(lambda: attempt(stage, folder, outputs, checkpoints), checkpoints, rng, longest)
         counts["runs"] += 1
         counts["equal"] += digests(outputs) == expected
-    return counts
-
-
-if __name__ == "__main__":
-    workspace = Path(sys.argv[1])
-    if not (workspace / "pupil").exists():
-        prepare(workspace)
-    if len(sys.argv) > 2:
-        print(json.dumps(campaign(workspace, sys.argv[2], int(sys.argv[3]), sys.argv[4])))
+    counted.write_text(json.dumps(counts))

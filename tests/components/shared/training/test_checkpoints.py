@@ -12,6 +12,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from forked import call
+from kill_driver import campaign
 
 from components.shared.contracts.environment import CHECKPOINT_INTERVAL, CHECKPOINT_STEPS, CHECKPOINTS, ECHO_METRICS
 from components.shared.contracts.errors import PipelineError
@@ -25,8 +27,6 @@ from components.shared.training.distributed.world import World
 from components.shared.training.state_tree import read_whole
 from components.shared.training.termination import Terminated
 from components.srl.spec import SPEC, SRLConfig
-
-DRIVER = Path(__file__).with_name("kill_driver.py")
 
 
 def saved_steps(folder, *steps, **options):
@@ -241,12 +241,10 @@ def test_sigterm_saves_in_time_and_the_next_run_goes_on_from_there(tmp_path, wor
 @pytest.mark.slow
 @pytest.mark.timeout(3600)
 @pytest.mark.parametrize("stage", ["srl", "rlvr", "distillation"])
-def test_killed_at_random_moments_a_run_ends_with_the_very_same_bytes(stage, workspace, environment):
+def test_killed_at_random_moments_a_run_ends_with_the_very_same_bytes(stage, workspace, tmp_path):
     kills = 50 if os.environ.get("SRL_RLVR_CAMPAIGNS") == "whole" else 1
-    command = [sys.executable, DRIVER, workspace, stage, str(kills), "7"]
-    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr
-    counts = json.loads(done.stdout)
+    call(campaign, workspace, stage, kills, "7", tmp_path / "counts.json", log=tmp_path / "log")
+    counts = json.loads((tmp_path / "counts.json").read_text())
     assert counts["equal"] == counts["runs"] and counts["kills"] >= kills, counts
     if kills == 50:
         assert counts["saving"] > 0 and counts["resumes"] > 10, counts

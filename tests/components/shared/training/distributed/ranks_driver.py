@@ -1,23 +1,19 @@
-"""Train by reward over several processes, by torchrun: `ranks_driver.py FOLDER OUT STRATEGY STEPS SAMPLED`.
+"""Train by reward, as one of several processes or alone.
 
-The completions are drawn from the prompts alone, so that any number of processes trains on the same ones, unless SAMPLED
-is 1. Writes OUT/metrics.jsonl, OUT/policy and, for each process, OUT/rank-N.json with what it holds.
+The completions are drawn from the prompts alone, so that any number of processes trains on the same ones, unless they are
+to be sampled.
 """
 
 import json
-import os
 import random
-import sys
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
-import torch
 from datasets import Dataset as Rows
 from torch.distributed.tensor import DTensor
 from transformers import TrainerCallback
 from trl import GRPOConfig
 
-from components.shared.contracts.environment import STRATEGY
 from components.shared.contracts.records import Split
 from components.shared.performance.performance_tracker import PerformanceTracker
 from components.shared.training.checkpoints import Checkpoints
@@ -47,9 +43,8 @@ class DrawnOptimizer(PolicyOptimizer):
         return drawn, None
 
 
-def main() -> None:
-    folder, out, steps, sampled = Path(sys.argv[1]), Path(sys.argv[2]), int(sys.argv[4]), sys.argv[5] == "1"
-    os.environ[STRATEGY] = sys.argv[3]
+def train(folder: Path, out: Path, steps: int, sampled: bool) -> None:
+    """Writes OUT/metrics.jsonl, OUT/policy and, for each process, OUT/rank-N.json with what it holds."""
     deterministic(0)
     with joined() as world, TemporaryDirectory() as scratch:
         policy = load_policy(folder / "teacher")
@@ -106,8 +101,3 @@ class StopAt(TrainerCallback):
 
     def on_step_end(self, args, state, control, **_):
         control.should_training_stop = state.global_step >= self._step
-
-
-if __name__ == "__main__":
-    torch.set_num_threads(1)
-    main()

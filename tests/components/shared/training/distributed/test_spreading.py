@@ -5,12 +5,14 @@ import shutil
 import signal
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
+from forked import call
+from ranks_driver import train
 from safetensors.torch import load_file
 
+from components.entrypoints.main import main
 from components.shared.contracts.environment import (
     CHECKPOINT_STEPS,
     CHECKPOINTS,
@@ -25,7 +27,6 @@ from components.shared.training.distributed.spreading import assert_spread, deco
 from components.shared.training.distributed.world import World
 from components.shared.training.policies import load_policy
 
-RANKS = Path(__file__).with_name("ranks_driver.py")
 TOLERANCE = 1e-5
 slow = pytest.mark.slow
 whole = pytest.mark.whole
@@ -50,39 +51,42 @@ def same_weights(ours, theirs):
 
 
 class TrainingStage:
-    """A stage by its entry point, as a container starts it."""
+    """A stage by its entry point."""
 
     def __init__(self, stage, config, dataset, policy, folder, environment):
         self._folder = folder
         path = folder / f"{stage}.yaml"
         path.write_text(config)
-        inputs = [f"--input=dataset={dataset}", f"--input=policy={policy}"]
-        self._command = [sys.executable, "-m", "components", stage, f"--config={path}", *inputs]
+        self._arguments = [stage, f"--config={path}", f"--input=dataset={dataset}", f"--input=policy={policy}"]
         self._environment = environment
 
+    def _for(self, name):
+        return [*self._arguments, *(f"--output={n}={self._folder / name / n}" for n in ("policy", "report"))]
+
     def start(self, name, strategy, processes, **variables):
-        outputs = [f"--output={n}={self._folder / name / n}" for n in ("policy", "report")]
-        spread_over = {STRATEGY: strategy, PROCESSES: str(processes), **variables}
+        """As a container starts it: torchrun and all."""
         return subprocess.Popen(
-            [*self._command, *outputs],
-            env={**self._environment, **spread_over},
+            [sys.executable, "-m", "components", *self._for(name)],
+            env={**self._environment, STRATEGY: strategy, PROCESSES: str(processes), **variables},
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
         )
 
     def run(self, name, strategy, processes, **variables):
-        process = self.start(name, strategy, processes, **variables)
-        _, errors = process.communicate(timeout=900)
-        assert process.returncode == 0, errors
+        """What torchrun's processes run, to its end."""
+        log = self._folder / f"{name}.log"
+        call(main, self._for(name), log=log, processes=processes, **{STRATEGY: strategy, **variables})
         return self._folder / name
+
+
+CONFIG = "{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50, validation: {every: 0}}"
 
 
 @pytest.fixture(scope="module")
 def srl(workspace, tmp_path_factory, environment):
-    config = "{steps: 8, batch_size: 8, learning_rate: 0.02, warmup_steps: 2, patience: 50, validation: {every: 0}}"
     folder = tmp_path_factory.mktemp("srl")
-    return TrainingStage("srl", config, workspace / "dataset", workspace / "teacher", folder, environment)
+    return TrainingStage("srl", CONFIG, workspace / "dataset", workspace / "teacher", folder, environment)
 
 
 @pytest.fixture(scope="module")
@@ -122,9 +126,14 @@ def test_srl_by_deepspeed_learns_the_same_and_its_state_is_anyone_s(srl, srl_alo
 
 
 @slow
-def test_srl_stopped_on_four_goes_on_with_two_and_with_one(srl, srl_alone, tmp_path):
-    """The order of the samples is the same, or the curves would not be; SIGTERM reaches every process."""
-    variables = {CHECKPOINTS: str(tmp_path), CHECKPOINT_STEPS: "3", ECHO_METRICS: "1"}
+def test_srl_stopped_on_four_goes_on_with_two_and_with_one(workspace, environment, tmp_path):
+    """The order of the samples is the same, or the curves would not be; SIGTERM reaches every process. So are the looks at
+    held-out scenarios, which four do not share evenly, and the best look's weights, of which each has kept its part."""
+    config = CONFIG.replace("validation: {every: 0}", "validation: {every: 2, scenarios: 5, patience: 9}")
+    srl = TrainingStage("srl", config, workspace / "dataset", workspace / "teacher", tmp_path, environment)
+    srl_alone = srl.run("alone", Strategy.SINGLE, 1)
+    assert sum("validation_score" in row for row in metrics(srl_alone / "report")) == 5
+    variables = {CHECKPOINTS: str(tmp_path / "saved"), CHECKPOINT_STEPS: "3", ECHO_METRICS: "1"}
     process = srl.start("stopped", Strategy.FSDP, 4, **variables)
     while '"step": 3' not in process.stdout.readline():
         assert process.poll() is None, process.stderr.read()
@@ -132,27 +141,25 @@ def test_srl_stopped_on_four_goes_on_with_two_and_with_one(srl, srl_alone, tmp_p
     _, errors = process.communicate(timeout=60)
     said = errors.splitlines()[-1]
     assert process.returncode == 143 and said.startswith("error: stopped by SIGTERM after update"), errors
-    newest = max(tmp_path.rglob("step-*"))
+    newest = max((tmp_path / "saved").rglob("step-*"))
     assert len(list(newest.glob("rank-*"))) == 4
     largest = max(p.stat().st_size for p in newest.rglob("*.safetensors"))
     assert largest < 0.6 * sum(p.stat().st_size for p in newest.rglob("*.safetensors")), "each saves its own share"
     for strategy, processes in ((Strategy.FSDP, 2), (Strategy.SINGLE, 1)):
-        resumed = srl.run(f"resumed-{processes}", strategy, processes, **{CHECKPOINTS: str(tmp_path)})
+        resumed = srl.run(f"resumed-{processes}", strategy, processes, **{CHECKPOINTS: variables[CHECKPOINTS]})
         same_curves(metrics(resumed / "report"), metrics(srl_alone / "report"))
         same_weights(resumed / "policy", srl_alone / "policy")
 
 
 @pytest.fixture(scope="module")
-def grpo(workspace, tmp_path_factory, environment):
-    """Runs the GRPO driver; `name` is the run whose checkpoints are taken up."""
+def grpo(workspace, tmp_path_factory):
+    """Trains by reward; `name` is the run whose checkpoints are taken up."""
     folder = tmp_path_factory.mktemp("grpo")
 
-    def run(name, strategy, processes, steps=6, sampled=0):
+    def run(name, strategy, processes, steps=6, sampled=False):
         out = folder / name / f"{strategy}-{processes}"
-        torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-        command = [*torchrun, RANKS, workspace, out, strategy, str(steps), str(sampled)]
-        done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=900, check=False)
-        assert done.returncode == 0, done.stderr[-3000:]
+        log = folder / f"{name}-{processes}.log"
+        call(train, workspace, out, steps, sampled, log=log, processes=processes, **{STRATEGY: strategy})
         return out
 
     return run
@@ -204,7 +211,7 @@ def test_grpo_saved_by_four_goes_on_with_two(grpo, grpo_alone, grpo_of_four):
 @whole
 def test_processes_that_sample_on_their_own_stay_in_step(grpo):
     """Answers end at different lengths on different processes; a sharded model must be run equally often on all."""
-    assert len(metrics(grpo("sampled", Strategy.FSDP, 2, sampled=1))) == 6
+    assert len(metrics(grpo("sampled", Strategy.FSDP, 2, sampled=True))) == 6
 
 
 @slow
@@ -215,7 +222,7 @@ def test_rlvr_s_whole_stage_goes_over_two_processes_and_on_from_their_checkpoint
     """Sampling, hints, probe and watch included; a resumed run ends with the very same policy."""
     config = (
         "{steps: 4, prompts_per_step: 4, group_size: 4, learning_rate: 0.001, sampling: {rounds: 2},"
-        " hints: {max_share: 0.5}, watch: {every: 2, prompts: 4}}"
+        " hints: {max_share: 0.5}, watch: {every: 2, prompts: 4}, validation: {every: 2, scenarios: 5}}"
     )
     stage = TrainingStage("rlvr", config, npc_dataset.folder, npc_policy_folder, tmp_path, environment)
     variables = {CHECKPOINTS: str(tmp_path / "checkpoints"), CHECKPOINT_STEPS: "2"}
@@ -223,6 +230,7 @@ def test_rlvr_s_whole_stage_goes_over_two_processes_and_on_from_their_checkpoint
     rows = metrics(whole / "report")
     assert [row["step"] for row in rows if "rollout_reward" in row] == [1, 2, 3, 4]
     assert all(row["kl_probe"] < 0.6 for row in rows if "kl_probe" in row)
+    assert [row["step"] for row in rows if "validation_score" in row] == [0, 2, 4]
     load_policy(whole / "policy")
     before, after = (load_file(folder / "model.safetensors") for folder in (npc_policy_folder, whole / "policy"))
     assert before.keys() == after.keys()
