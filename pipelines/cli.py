@@ -167,6 +167,8 @@ def run(
         click.echo(json.dumps(described(finished.folder), indent=1))
     else:
         results.show(finished.folder, printer())
+    if finished.package:
+        click.echo(f"package {finished.package}", err=as_json)
     if finished.tracking_failure:
         note = "it is spooled in the run's folder; the next run hands it over, or srl-rlvr track"
         click.echo(f"note: MLflow does not hold everything: {finished.tracking_failure}: {note}", err=True)
@@ -241,7 +243,11 @@ def logs(run_id: str, stage: str) -> None:
 @click.option("--night", metavar="YYYY-MM-DD", help="Which night, with --nightly. [default: the latest]")
 @env_option
 @click.option("--production", is_flag=True, help="Production validation: rollouts, latency, savings.")
-@click.option("--serving", metavar="DIR|s3://...", help="The router's folder. [default: where router.yaml says]")
+@click.option(
+    "--serving",
+    metavar="DIR|s3://...",
+    help="The router's folder, or a day of what it shipped. [default: where router.yaml says]",
+)
 @click.option(
     "--decisions", type=click.Path(path_type=Path), help="The router's decision lines. [default: in its folder]"
 )

@@ -7,6 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from components.shared.contracts.environment import EXECUTION_KEY, REVISION
+from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Outcome, Tier, content_id
 from components.shared.performance.mlflow_sink import MlflowSink
 from components.shared.performance.mlflow_store import REGISTRY, TRACKING_URI
@@ -26,6 +27,7 @@ from pipelines.engines.sagemaker_local import SageMakerLocalEngine, with_account
 from pipelines.engines.stage_store import StageStore
 from pipelines.engines.tracking import EXPERIMENT, BackgroundTracking
 from pipelines.images import revision
+from pipelines.operations.package import package
 from pipelines.operations.preflight import check
 from pipelines.report.costs import record_costs
 
@@ -44,6 +46,8 @@ class Finished:
     outcome: Outcome
     tracking_failure: str | None
     """Why MLflow does not hold everything; none where it does."""
+    package: str | None = None
+    """The model package of what was registered in an account and how it stands; none where there is none to make."""
 
 
 def start(
@@ -122,7 +126,19 @@ def run(dag: CompiledDag, folder: RunFolder, display: Display) -> Finished:
         raise
     finally:
         failure = tracking.close(TRACKING_GRACE_SECONDS)
-    return Finished(folder=folder, outcome=outcome, tracking_failure=failure)
+    made = model_package(dag.settings, folder.state)
+    return Finished(folder=folder, outcome=outcome, tracking_failure=failure, package=made)
+
+
+def model_package(settings: Settings, state: RunState) -> str | None:
+    """What came of the model package of a run whose execution no night follows."""
+    if state.engine != EngineName.SAGEMAKER or state.outcome not in (Outcome.REGISTERED, Outcome.STALE):
+        return None
+    execution = str(state.execution)
+    try:
+        return package(execution, settings, registry_of(settings.environment, state.tracking_uri)).line
+    except PipelineError as error:
+        return f"not made: {error}: srl-rlvr package {execution} --env {state.environment}"
 
 
 def remote(folder: RunFolder) -> tuple[SageMakerEngine, CompiledDag] | None:
@@ -191,8 +207,8 @@ def registry_of(environment: Environment, tracking: str) -> Registry:
 
 
 def registry_of_stages(environment: Environment, state: RunState) -> Registry:
-    """The registry that a run's own stages register in. As SageMaker's jobs they know the tracking store alone: the nightly
-    state machine makes the packages, or each policy would be two."""
+    """The registry that a run's own stages register in. As SageMaker's jobs they know the tracking store alone: who follows
+    the execution makes the package, the nightly state machine or `model_package`, or each policy would be two."""
     jobs = state.engine in (EngineName.SAGEMAKER, EngineName.SAGEMAKER_LOCAL)
     return open_registry(state.tracking_uri) if jobs else registry_of(environment, state.tracking_uri)
 

@@ -5,6 +5,7 @@ from pathlib import Path
 import click
 
 from components.shared.contracts.errors import UsageError, unknown
+from pipelines.ask_commands import ask
 
 PATH = click.Path(path_type=Path)
 
@@ -32,12 +33,15 @@ def router(config: Path | None, host: str, port: int) -> None:
 @click.option("--port", default=8081, show_default=True)
 @click.option("--cache", type=PATH, help="Folder that keeps the index between starts.")
 @click.option("--embeddings", is_flag=True, help="Fuse BM25 with embeddings (extra `embeddings`).")
+@click.option("--fronted", is_flag=True, help="The token comes in a header that a SigV4 gateway in front adds.")
 @click.option("--anonymous", is_flag=True, help="No token; on loopback only.")
-def context(source: str, host: str, port: int, cache: Path | None, embeddings: bool, anonymous: bool) -> None:
+def context(
+    source: str, host: str, port: int, cache: Path | None, embeddings: bool, fronted: bool, anonymous: bool
+) -> None:
     """The context retriever over SOURCE: a folder of documents, world:NAME, or another service's address."""
     from components.shared.collaboration.context_service import serve_context
 
-    serve_context(source, host, port, cache=cache, embeddings=embeddings, anonymous=anonymous)
+    serve_context(source, host, port, cache=cache, embeddings=embeddings, fronted=fronted, anonymous=anonymous)
 
 
 @click.group()
@@ -76,6 +80,18 @@ def test_rules(world: str) -> int:
         click.echo(fault)
     click.echo(f"{checked.rules} rules, {checked.examples} examples, {len(checked.faults)} wrong")
     return 1 if checked.faults else 0
+
+
+@rules.command()
+@click.argument("nights")
+@click.option("--world", default="wrackmere", show_default=True)
+def retrain(nights: str, world: str) -> None:
+    """Ask the nightly machine at NIGHTS (s3://BUCKET/PREFIX) to train anew what was trained by rules that have changed."""
+    from components.shared.collaboration.rules_versions import request_retraining
+    from components.shared.collaboration.world import load_world
+
+    due = request_retraining(nights, load_world(world))
+    click.echo(f"a Bronze is asked for: {', '.join(due)}" if due else "no rules have changed since they were noted")
 
 
 @click.command("import")
@@ -144,4 +160,4 @@ def collect_traces(
     )
 
 
-COMMANDS = (serve, simulate, rules, import_command, collect_traces)
+COMMANDS = (serve, simulate, rules, ask, import_command, collect_traces)

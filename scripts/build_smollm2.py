@@ -19,7 +19,7 @@ from typing import Any
 import torch
 from transformers import AutoModelForCausalLM, AutoTokenizer
 
-from components.shared.contracts.errors import PipelineError
+from components.shared.contracts.errors import PipelineError, program
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.storage.artifacts import seal, whole
 from components.shared.storage.paths import configs_root
@@ -78,15 +78,12 @@ def build(out: Path) -> int:
     return size
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description="Build the policy of --env smollm2.")
     parser.add_argument("--out", type=Path, default=OUT)
     options = parser.parse_args()
-    try:
-        print(f"{options.out}: {build(options.out)} parameters")
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    print(f"{options.out}: {build(options.out)} parameters")
     return 0
 
 

@@ -22,7 +22,7 @@ from components.entrypoints.execution import lineage
 from components.entrypoints.main import main as run_stage
 from components.shared.contracts.configuration import parse_config
 from components.shared.contracts.environment import CHECKPOINTS, STRATEGY, Strategy
-from components.shared.contracts.errors import PipelineError, unknown
+from components.shared.contracts.errors import PipelineError, program, unknown
 from components.shared.storage.artifacts import read_manifest, verify, write_text
 from components.shared.storage.paths import configs_root
 from components.shared.storage.yaml_files import read_mapping
@@ -76,6 +76,7 @@ def train(options: argparse.Namespace) -> int:
     return 0
 
 
+@program
 def main() -> int:
     parser = argparse.ArgumentParser(description="Train SRL, then RLVR.")
     parser.add_argument("--dataset", type=Path, required=True, help="data_validation's output")
@@ -87,11 +88,7 @@ def main() -> int:
     os.environ.setdefault(CHECKPOINTS, str(options.out / "checkpoints"))
     if options.strategy is not None:
         os.environ[STRATEGY] = options.strategy
-    try:
-        return train(options)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    return train(options)
 
 
 if __name__ == "__main__":

@@ -16,9 +16,10 @@ from benchmarks.learning.bench import ROOT, Bench
 from benchmarks.learning.page import write_page
 from benchmarks.learning.plan import LEARN, LEARN_FULL
 from benchmarks.learning.search import search
-from components.shared.contracts.errors import PipelineError
+from components.shared.contracts.errors import program
 
 
+@program
 def main(argv: list[str] | None = None) -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.learning", description="Measure what training teaches.")
     what = parser.add_mutually_exclusive_group()
@@ -39,9 +40,6 @@ def main(argv: list[str] | None = None) -> int:
             bench.run(LEARN_FULL if options.full else LEARN, options.workers)
         print(write_page(options.results, options.docs, bench.identity))
         return 0
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
     except KeyboardInterrupt:
         print("interrupted: the same command goes on where this one stopped", file=sys.stderr)
         return 130

@@ -4,8 +4,9 @@
 
 What serves on this machine (tiers.py) is measured where no policy is given. The policies answer the same held-out scenarios
 greedily and the strict checker scores them. Complexity is calibrated on one half of the scenarios, cut by group, and the
-router is measured on the other; where the dearest tier is not surely better than the cheapest, as beside a student that has
-kept all of its teacher, there is no curve. A request costs its tokens times the policy's parameters: a million tokens of a
+router is measured on the other. Where the dearest tier is not surely better than the cheapest, as beside a student that has
+kept all of its teacher, there is nothing to route between; then the curve is that of the night before distillation, when the
+smaller tiers still served their bases. A request costs its tokens times the policy's parameters: a million tokens of a
 billion parameters is USD 0.1 (--usd), about what serving costs on a rented GPU; the figures to compare are ratios, which do
 not depend on it.
 """
@@ -17,7 +18,7 @@ from pathlib import Path
 import numpy as np
 
 from benchmarks.measures import Measure, Ratio, publish
-from benchmarks.serving.tiers import serving_tiers
+from benchmarks.serving.tiers import FAMILY, serving_tiers
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Scenario, Split, Tier
 from components.shared.contracts.stage import ArtifactKind
@@ -73,6 +74,15 @@ def measure(scenarios: list[Scenario], scores_NT: np.ndarray, usd_NT: np.ndarray
     return report(Evaluation(scores_NT=scores_NT[~fit], usd_NT=usd_NT[~fit], expected_NT=expected[~fit]))
 
 
+def between(scenarios: list[Scenario], scores_NT: np.ndarray, usd_NT: np.ndarray) -> CurveReport | None:
+    """The same, or none where there is nothing to route between, and why is said."""
+    try:
+        return measure(scenarios, scores_NT, usd_NT)
+    except GateError as error:
+        print(f"no curve: {error}")
+        return None
+
+
 def show(found: CurveReport) -> str:
     """The report for a terminal; costs as shares of the best tier's alone."""
     a, c, whole = found.apgr, found.cost_at_95, found.all_best[0]
@@ -110,15 +120,18 @@ def main() -> int:
     scenarios = list(trainer.scenarios(random.Random(options.seed), options.scenarios, [Split.TEST]))
     tiers, scores, usd = evaluate(folders, trainer, scenarios, options.usd)
     rows = alone(tiers, scores, usd, options.model_type)
-    try:
-        found = measure(scenarios, scores, usd)
-    except GateError as error:
-        print(f"no curve: {error}")
+    what, found = options.model_type, between(scenarios, scores, usd)
+    if found is None and not options.policy:
+        what = f"{what} before distillation"
+        bases = {tier: FAMILY / tier for tier in tiers[:-1]}
+        tiers, scores, usd = evaluate(bases | {tiers[-1]: folders[tiers[-1]]}, trainer, scenarios, options.usd)
+        found = between(scenarios, scores, usd)
+    if found is None:
         return publish(*rows)
     print(show(found))
     if options.out:
         options.out.write_text(found.model_dump_json(indent=2) + "\n")
-    return publish(*rows, *routed(tiers, found, options.model_type))
+    return publish(*rows, *routed(tiers, found, what))
 
 
 def alone(tiers: list[Tier], scores_NT: np.ndarray, usd_NT: np.ndarray, model_type: str) -> list[Measure]:
@@ -140,12 +153,12 @@ def alone(tiers: list[Tier], scores_NT: np.ndarray, usd_NT: np.ndarray, model_ty
     ]
 
 
-def routed(tiers: list[Tier], found: CurveReport, model_type: str) -> list[Measure]:
+def routed(tiers: list[Tier], found: CurveReport, what: str) -> list[Measure]:
     """The router beside one that routes at random; the oracle's figure is in the note."""
     best, apgr, cost = found.all_best[0], found.apgr, found.cost_at_95
     return [
         Measure(
-            name=f"cost of 95 % of {tiers[-1]}'s quality, {model_type}",
+            name=f"cost of 95 % of {tiers[-1]}'s quality, {what}",
             unit=f"of all {tiers[-1]}",
             ours=cost.mean / best,
             peer=found.cost_at_95_random / best,
@@ -154,7 +167,7 @@ def routed(tiers: list[Tier], found: CurveReport, model_type: str) -> list[Measu
             note=f"oracle {found.cost_at_95_oracle / best:.3g}, {found.samples} prompts",
         ),
         Measure(
-            name=f"APGR, {model_type}",
+            name=f"APGR, {what}",
             unit="",
             ours=apgr.mean,
             peer=found.apgr_random,

@@ -8,8 +8,9 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.shared.contracts.errors import UsageError, unknown
+from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Tier
+from components.shared.contracts.tier_places import tier_and_place
 from components.shared.performance.model_registry import Registry
 from components.shared.storage.paths import configs_root
 from pipelines.cli import runs_folder
@@ -25,7 +26,7 @@ def serving_tiers(model_type: str, given: Sequence[str] = ()) -> dict[Tier, Path
     Raises UsageError for another tier, and where the night registered nothing.
     """
     if given:
-        return dict(tier_and_folder(item) for item in given)
+        return {tier: Path(folder) for tier, folder in (tier_and_place("--policy", item) for item in given)}
     environment = load_settings("local").environment
     registry = registry_of(environment, tracking_uri(environment, runs_folder()))
     found = champions(registry, model_type)
@@ -42,12 +43,3 @@ def serving_tiers(model_type: str, given: Sequence[str] = ()) -> dict[Tier, Path
 def champions(registry: Registry, model_type: str) -> dict[Tier, Path]:
     serving = {tier: registry.champion(model_type, tier) for tier in Tier}
     return {tier: version.path for tier, version in serving.items() if version is not None}
-
-
-def tier_and_folder(item: str) -> tuple[Tier, Path]:
-    name, _, folder = item.partition("=")
-    if name not in list(Tier):
-        raise unknown("tier", name, list(Tier))
-    if not folder:
-        raise UsageError(f"--policy {item!r} is not TIER=DIR: write {name}=DIR")
-    return Tier(name), Path(folder)

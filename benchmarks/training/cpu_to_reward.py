@@ -139,7 +139,8 @@ def main() -> int:
             peer, reached = theirs(folder, base, data, configs, supervised)
             found.append((supervised + rewarded, peer))
             print(
-                f"seed {seed}: SRL {supervised:.1f} s, RLVR {rewarded:.1f} s, SFT and GRPO {peer:.1f} s, CPU", flush=True
+                f"seed {seed}: SRL {supervised:.1f} s, RLVR {rewarded:.1f} s, SFT and GRPO {peer:.1f} s, CPU",
+                flush=True,
             )
             if not reached:
                 raise SystemExit(f"GRPO did not reach {GOAL} in {MOST_UPDATES} updates: its time is not known")

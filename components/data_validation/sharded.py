@@ -29,7 +29,7 @@ from components.data_validation.run import WORK, finish
 from components.data_validation.spec import SPEC, DataValidationConfig
 from components.data_validation.spool import Refusals, Spool
 from components.shared.contracts.configuration import parse_config
-from components.shared.contracts.errors import CorruptArtifact, PipelineError, UsageError
+from components.shared.contracts.errors import CorruptArtifact, UsageError, program
 from components.shared.contracts.stage import ArtifactKind, Report
 from components.shared.storage.artifacts import (
     Manifest,
@@ -169,20 +169,17 @@ def parser() -> argparse.ArgumentParser:
     return p
 
 
+@program
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one of the two jobs; returns the process's exit code."""
     a = parser().parse_args(argv)
-    try:
-        config = parse_config(DataValidationConfig, read_mapping(a.config) if a.config else {}, SPEC.name)
-        if a.job == "examine":
-            shard = number_of(a.shard)
-            examine_shard(config, a.verified, a.trajectories, a.output / f"shard-{shard:05d}", shard)
-        else:
-            print(decide_shards(config, a.verified, a.examined, a.dataset, a.report).summary)
-        return 0
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    config = parse_config(DataValidationConfig, read_mapping(a.config) if a.config else {}, SPEC.name)
+    if a.job == "examine":
+        shard = number_of(a.shard)
+        examine_shard(config, a.verified, a.trajectories, a.output / f"shard-{shard:05d}", shard)
+    else:
+        print(decide_shards(config, a.verified, a.examined, a.dataset, a.report).summary)
+    return 0
 
 
 if __name__ == "__main__":

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 from pydantic import JsonValue
 
 from components.distillation.trace_collector import Collection, collect, facts
-from components.shared.contracts.errors import GateError, PipelineError
+from components.shared.contracts.errors import GateError, program
 from components.shared.contracts.records import Tier
 from components.shared.monitoring.served import answered, logs_of
 from components.shared.storage.places import fetched, put_text
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Collect; 0 also where there is too little. An error is one line, and its code the exit code."""
     parser = argparse.ArgumentParser(prog="python -m components.distillation.nightly_traces", description=__doc__)
@@ -33,12 +34,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = vars(parser.parse_args(arguments))
     logs, out = given.pop("logs"), given.pop("out").rstrip("/")
     wanted = Collection(**given)
-    try:
-        said = collected(logs_of(logs, wanted.night), out, wanted)
-        put_text(f"{out}/{wanted.model_type}/night={wanted.night}.json", json.dumps(said, indent=1) + "\n")
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    said = collected(logs_of(logs, wanted.night), out, wanted)
+    put_text(f"{out}/{wanted.model_type}/night={wanted.night}.json", json.dumps(said, indent=1) + "\n")
     print(said["detail"])
     return 0
 

@@ -1,12 +1,14 @@
 """Run one stage: check what comes in, run it, and let its outputs appear whole or not at all."""
 
 import contextlib
+import gc
 import json
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from importlib import import_module
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from types import ModuleType
 
 from pydantic import JsonValue
 
@@ -51,7 +53,7 @@ def execute(request: Request) -> Report:
     with contextlib.ExitStack() as stack:
         appear = whole if main_process() else thrown_away
         folders = {name: stack.enter_context(appear(request.outputs[name])) for name in spec.all_outputs}
-        report = import_module(f"components.{spec.name}.run").run(config, dict(request.inputs), folders)
+        report = load(spec).run(config, dict(request.inputs), folders)
         check_scalars(spec, report)
         if not main_process():
             return report
@@ -60,6 +62,20 @@ def execute(request: Request) -> Report:
         for name, kind in spec.all_outputs.items():
             seal(folders[name], kind, {**metadata, **report.artifacts.get(name, {})})
     return report
+
+
+def load(spec: StageSpec) -> ModuleType:
+    """The module that does the stage's work.
+
+    The collector is kept from the libraries' million objects, which stay: looking them through while they are made, and
+    once more at the end, is a quarter of the CPU time of a stage that only starts (2 s of 8).
+    """
+    gc.disable()
+    try:
+        return import_module(f"components.{spec.name}.run")
+    finally:
+        gc.freeze()
+        gc.enable()
 
 
 @contextlib.contextmanager

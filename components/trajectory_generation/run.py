@@ -11,7 +11,6 @@ from pydantic import JsonValue
 from components.shared.collaboration.bandit import BanditPlanner
 from components.shared.collaboration.example_generator import generate_examples
 from components.shared.collaboration.orchestrator import Orchestrator, Result, reasons
-from components.shared.collaboration.sources import open_retriever
 from components.shared.collaboration.teacher_planner import Teacher
 from components.shared.collaboration.verifier import Judged, Verifier
 from components.shared.contracts.records import (
@@ -30,7 +29,13 @@ from components.shared.storage.jsonl import write_jsonl
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.datasets import origin
-from components.trajectory_generation.setup import create_planner, create_teachers, workers
+from components.trajectory_generation.setup import (
+    create_planner,
+    create_retriever,
+    create_teachers,
+    planner_memory,
+    workers,
+)
 from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
 STATE = "planner.json"
@@ -48,7 +53,7 @@ def run(config: TrajectoryGenerationConfig, inputs: Mapping[str, Path], outputs:
     scenarios, kinds = generate_examples(trainer, counts, config.seed, config.examples, config.counts.practice)
     taught = [*scenarios[Split.TRAIN][: config.counts.train], *scenarios[Split.VALIDATION]]
     orchestrator = Orchestrator(
-        retriever=open_retriever(config.knowledge or f"world:{config.world}", embeddings=config.embeddings),
+        retriever=create_retriever(config),
         teachers=teachers,
         planner=planner,
         verifier=Verifier(trainer, trainer.pass_score),
@@ -66,6 +71,8 @@ def run(config: TrajectoryGenerationConfig, inputs: Mapping[str, Path], outputs:
     write_jsonl(folder / "trajectories.jsonl", accepted)
     write_jsonl(folder / "scenarios.jsonl", (s for split in Split for s in scenarios[split]))
     write_jsonl(folder / "quarantine.jsonl", [quarantined(r) for r in results if not isinstance(r, Trajectory)])
+    if isinstance(planner, BanditPlanner) and (memory := planner_memory(config)):
+        memory.end(planner.state)
     tracker = PerformanceTracker(outputs["report"])
     show(tracker, trainer, accepted, exhausted)
     details: dict[str, JsonValue] = {

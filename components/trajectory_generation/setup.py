@@ -1,12 +1,16 @@
-"""Who teaches, and who decides how: what a configuration asks for, as objects."""
+"""Who teaches, who decides how, and what is known: what a configuration asks for, as objects."""
 
 from components.shared.collaboration.bandit import BanditPlanner, plans_of
 from components.shared.collaboration.budget import Budget
+from components.shared.collaboration.context_retriever import Retriever
 from components.shared.collaboration.planner import FixedPlanner, Planner
+from components.shared.collaboration.planner_memory import PlannerMemory
 from components.shared.collaboration.request_cache import RequestCache, default_path
+from components.shared.collaboration.sources import open_retriever
 from components.shared.collaboration.teacher_config import TeacherConfig, TeacherKind
 from components.shared.collaboration.teacher_planner import OpenAITeacher, ScriptedTeacher, Teacher
 from components.shared.contracts.errors import UsageError
+from components.shared.contracts.records import content_id
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.trajectory_generation.spec import TrajectoryGenerationConfig
 
@@ -45,6 +49,14 @@ def create_teacher(trainer: ModelTypeTrainer, config: TeacherConfig, budget: Bud
     return OpenAITeacher(trainer, Endpoint(config, budget=budget, cache=cache))
 
 
+def create_retriever(config: TrajectoryGenerationConfig) -> Retriever:
+    """The retriever over the configured documents. A knowledge base's index is kept beside the record of requests; a world
+    is too small for that to save anything."""
+    if config.knowledge is None:
+        return open_retriever(f"world:{config.world}", embeddings=config.embeddings)
+    return open_retriever(config.knowledge, cache=default_path().parent / "indices", embeddings=config.embeddings)
+
+
 def create_planner(trainer: ModelTypeTrainer, config: TrajectoryGenerationConfig) -> Planner:
     """The bandit where there is a choice, with what an earlier night learnt; else the only plan."""
     choice = config.planner
@@ -59,5 +71,12 @@ def create_planner(trainer: ModelTypeTrainer, config: TrajectoryGenerationConfig
         seed=config.seed,
         score_per_usd=choice.score_per_usd,
         round_size=choice.round_size,
-        state=choice.state,
+        state=memory.begin(choice.state) if (memory := planner_memory(config)) else choice.state,
     )
+
+
+def planner_memory(config: TrajectoryGenerationConfig) -> PlannerMemory | None:
+    """Where the planner keeps what it learns, this night being known by its configuration."""
+    if config.planner.memory is None:
+        return None
+    return PlannerMemory(config.planner.memory, config.model_type, content_id(config.model_dump(mode="json")))

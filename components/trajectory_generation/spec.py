@@ -42,8 +42,10 @@ class PlannerConfig(BaseModel):
     """Scenarios that are planned together, from what the rounds before taught."""
     score_per_usd: float = Field(default=10.0, ge=0)
     """Score that one USD is worth: the reward is the verifier's score less this times the cost."""
+    memory: str | None = None
+    """Folder or s3:// prefix that keeps what is learnt from night to night; none to keep it in the report alone."""
     state: PlannerState | None = None
-    """What earlier nights learnt: the planner.json of the last one's report; none to begin anew."""
+    """What earlier nights learnt, where `memory` has none: the planner.json of a report; none to begin anew."""
 
 
 class TrajectoryGenerationConfig(StageConfig):

@@ -44,6 +44,7 @@ module "storage" {
   kms_key_arn          = module.security.data_key_arn
   consumer_account_ids = var.consumer_account_ids
   checkpoint_days      = var.checkpoint_days
+  served_trace_days    = var.served_trace_days
   retention_days       = var.retention_days
 }
 

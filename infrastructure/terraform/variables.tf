@@ -88,3 +88,14 @@ variable "checkpoint_days" {
     error_message = "checkpoint_days is ${var.checkpoint_days}: a Bronze run trains up to 3 days and is retried, so keep at least 7."
   }
 }
+
+variable "served_trace_days" {
+  description = "Days after which a served trace expires: nights read the day before, and players' words are kept no longer than a night may be repeated."
+  type        = number
+  default     = 30
+
+  validation {
+    condition     = var.served_trace_days >= 7
+    error_message = "served_trace_days is ${var.served_trace_days}: a night that failed is repeated within a week, so keep at least 7."
+  }
+}

@@ -16,6 +16,8 @@ from pipelines.configuration import load_settings
 STEM = "collection"
 SERVED, COLLECTED = "traces/served", "traces/collected"
 """Below the bucket: what routers ship, and what is made of it."""
+JOBS = ("trace-collection", "serving-drift")
+"""Its steps, which run side by side."""
 
 
 def collection_files(environment: str) -> dict[str, str]:
@@ -33,13 +35,13 @@ def compile_collection(environment: str) -> SageMakerPipeline:
     evidence = {tier: f"{tier}_evidence" for tier in Tier}
     jobs = (
         ModuleJob(
-            name="trace-collection",
+            name=JOBS[0],
             module="components.distillation.nightly_traces",
             description="Bronze's answers of the day before, verified, as trajectories to distil.",
             arguments=[*subject, "--out", f"s3://{account.bucket}/{COLLECTED}"],
         ),
         ModuleJob(
-            name="serving-drift",
+            name=JOBS[1],
             module="components.shared.monitoring",
             description="What each tier was asked and how it scored, against what its version was registered with.",
             arguments=[

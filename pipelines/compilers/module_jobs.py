@@ -13,7 +13,7 @@ from pipelines.compilers.sagemaker import VERSION, SageMakerPipeline, display_na
 from pipelines.compilers.sagemaker_checks import check_account, check_definition
 from pipelines.compilers.sagemaker_steps import Json
 from pipelines.configuration import Settings, load_tier
-from pipelines.job_settings import SageMaker
+from pipelines.job_settings import JobSettings, SageMaker
 
 GIB = 30
 """Of a job's volume: it holds tables, reports and a day's traces, no policy."""
@@ -72,9 +72,14 @@ def compile_jobs(
     )
 
 
+def machine_of_jobs() -> JobSettings:
+    """What each job runs on: the cheapest tier's machine for processing."""
+    return load_tier(Tier.GOLD).jobs.processing.model_copy(update={"job": Job.PROCESSING})
+
+
 def request(job: ModuleJob, settings: Settings, account: SageMaker, tags: Sequence[Mapping[str, str]]) -> Json:
     """CreateProcessingJob's request, less the job's name."""
-    machine = load_tier(Tier.GOLD).jobs.processing.model_copy(update={"job": Job.PROCESSING})
+    machine = machine_of_jobs()
     key = {"VolumeKmsKeyId": account.kms_key} if account.kms_key else {}
     network = {"SecurityGroupIds": list(account.security_groups), "Subnets": list(account.subnets)}
     return {

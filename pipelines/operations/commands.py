@@ -178,6 +178,28 @@ def rollback(what: str, environment: str, as_json: bool) -> int:
     return changed(champions.roll_back(person()), as_json)
 
 
+@click.command()
+@click.argument("execution", metavar="EXECUTION")
+@env_option()
+@json_option
+def package(execution: str, environment: str, as_json: bool) -> int:
+    """Make the model package of an execution that was started by hand; what has one keeps it."""
+    from pipelines.cli import runs_folder
+    from pipelines.configuration import load_settings
+    from pipelines.engines.sagemaker import real_account
+    from pipelines.launch import registry_of, tracking_uri
+    from pipelines.operations.package import package as make
+    from pipelines.operations.preflight import check_identity
+
+    settings = load_settings(environment)
+    check_identity(real_account(settings), environment)
+    made = make(
+        execution, settings, registry_of(settings.environment, tracking_uri(settings.environment, runs_folder()))
+    )
+    click.echo(json.dumps({"package": made.arn, "standing": made.standing}) if as_json else made.line)
+    return 0
+
+
 def champions_for(what: str, environment: str) -> Any:
     from pipelines.cli import runs_folder
     from pipelines.configuration import load_settings
@@ -271,4 +293,4 @@ def confirmed(question: str, yes: bool) -> None:
     click.confirm(question, abort=True, err=True)
 
 
-OPERATIONS = (plan, deploy, retry, promote, rollback, triage, janitor)
+OPERATIONS = (plan, deploy, retry, package, promote, rollback, triage, janitor)

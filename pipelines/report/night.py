@@ -18,6 +18,8 @@ from components.shared.contracts.records import Tier
 from components.shared.selection.prices import Prices, load_prices
 from components.shared.storage.artifacts import write_text
 from components.shared.storage.places import get_text, names
+from pipelines.compilers import collection
+from pipelines.compilers.module_jobs import machine_of_jobs
 from pipelines.configuration import Settings, load_tier
 from pipelines.engines.run_folder import RunFolder, all_runs
 from pipelines.report.costs import spent
@@ -184,9 +186,7 @@ def told(report: Mapping[str, Any], source: str, environment: str, prices: Price
 
 def _remote_run(run: Mapping[str, Any], environment: str, prices: Prices) -> NightRun:
     hours, teacher = run.get("hours"), run.get("teacher") or {}
-    machines = load_tier(Tier(run["tier"])).jobs.training
-    price = prices.instances.get(machines.instance_type)
-    hourly = price.usd_per_hour * machines.instance_count if price else None
+    hourly = _usd_per_hour(run["dag"], Tier(run["tier"]), prices)
     failed = run["outcome"] == "failed" and run.get("execution")
     return NightRun(
         name=run["dag"],
@@ -200,6 +200,17 @@ def _remote_run(run: Mapping[str, Any], environment: str, prices: Prices) -> Nig
         stale=teacher.get("reason") if teacher.get("stale") else None,
         commands=(("why", f"srl-rlvr triage {run['execution']} --env {environment}"),) if failed else (),
     )
+
+
+def _usd_per_hour(dag: str, tier: Tier, prices: Prices) -> float | None:
+    """What a run costs at most while it runs: the tier's training machines, or those of the collection's jobs; none where
+    nobody priced them."""
+    machine, count = machine_of_jobs(), len(collection.JOBS)
+    if dag != collection.STEM:
+        machine = load_tier(tier).jobs.training
+        count = machine.instance_count
+    price = prices.instances.get(machine.instance_type)
+    return price.usd_per_hour * count if price else None
 
 
 def package_name(arn: str) -> str:

@@ -145,7 +145,7 @@ def production(
 
     Raises UsageError where nothing was served yet, CorruptArtifact for a malformed file.
     """
-    traces = [trace for path in sorted((serving / "traces").glob(FILES)) for trace in whole_lines(path)]
+    traces = [trace for path in sorted(serving.rglob(FILES)) for trace in whole_lines(path)]
     experiments = tuple(rollouts(serving))
     if not traces and not experiments:
         raise UsageError(f"{serving} holds no traces and no rollouts: serve requests first, or pass --serving")

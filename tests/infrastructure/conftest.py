@@ -14,13 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import yaml
 
 PROJECT = Path(__file__).resolve().parents[2]
 TOOLS = PROJECT / "infrastructure" / "tools"
 sys.path += [str(TOOLS), str(Path(__file__).parent)]
 
-from deployment import CONFIGURATION, Deployment, Stack, Terraform  # noqa: E402
+from deployment import CONFIGURATION, Deployment, Stack, Terraform, take_over  # noqa: E402
 
 
 def need(tool: Path | str, remedy: str) -> str:
@@ -99,10 +98,6 @@ def prod(stacks: Mapping[str, Stack]) -> Deployment:
     take_over(stack.apply().outputs["sagemaker_settings"], stack.folder / "configs" / "environments" / "prod.yaml")
     compile_all("prod", stack.folder)
     return stack.apply()
-
-
-def take_over(settings: str, file: Path) -> None:
-    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | yaml.safe_load(settings)))
 
 
 def compile_all(environment: str, folder: Path) -> None:

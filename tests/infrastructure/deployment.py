@@ -8,6 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import yaml
+
 PROJECT = Path(__file__).resolve().parents[2]
 CONFIGURATION = PROJECT / "infrastructure" / "terraform"
 TOY = Path(__file__).parent / "toy"
@@ -139,6 +141,11 @@ def holds(condition: Mapping[str, Mapping[str, Any]], context: Mapping[str, str]
         for tests in condition.values()
         for key, values in tests.items()
     )
+
+
+def take_over(settings: str, file: Path) -> None:
+    """Put what the first pass made into an environment's file."""
+    file.write_text(yaml.safe_dump(yaml.safe_load(file.read_text()) | yaml.safe_load(settings)))
 
 
 def listed(value: Any) -> list[Any]:

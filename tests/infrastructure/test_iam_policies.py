@@ -269,9 +269,11 @@ def test_the_scheduler_starts_machines_and_nothing_else(roles, prod):
 def test_who_serves_players_ships_traces_and_reads_champions_alone(prod):
     (policy,) = (p for p in prod.all("aws_s3_bucket_policy") if '"Served777788889999"' in p["policy"])
     theirs = [s for s in json.loads(policy["policy"])["Statement"] if s["Principal"] != "*"]
-    assert {(s["Action"], s["Resource"]) for s in theirs} == {
-        ("s3:GetObject", f"{DATA}/mlflow/*"), ("s3:PutObject", f"{DATA}/traces/served/*"),
-    }  # fmt: skip
+    assert [(s["Action"], s["Resource"], s.get("Condition")) for s in theirs] == [
+        ("s3:GetObject", f"{DATA}/mlflow/*", None),
+        (["s3:AbortMultipartUpload", "s3:PutObject"], f"{DATA}/traces/served/*", None),
+        ("s3:ListBucket", DATA, {"StringLike": {"s3:prefix": "traces/served/*"}}),
+    ]
     assert {s["Principal"]["AWS"] for s in theirs} == {"arn:aws:iam::777788889999:root"}
 
 

@@ -32,12 +32,40 @@ def test_demonstrations_are_imported_and_what_cannot_be_read_is_quarantined(tmp_
     assert "is there already" in srl_rlvr(*arguments).stderr
 
 
+def test_each_of_the_three_models_answers_alone(tmp_path: Path):
+    found = json.loads(srl_rlvr("ask", "retriever", "who rings the bell", "--depth", "2").stdout)["documents"]
+    assert len(found) == 2 and found[0]["score"] >= found[1]["score"] and "bell" in found[0]["text"].lower()
+    (tmp_path / "config.yaml").write_text("{model_type: story_generation, retrieval_depth: 3}")
+    written = srl_rlvr("ask", "teacher", "--seed", "3", "--config", str(tmp_path / "config.yaml"))
+    taught = json.loads(written.stdout)
+    assert taught["scenario"]["model_type"] == "story_generation" and len(taught["context"]) == 3
+    (tmp_path / "answer.json").write_text(written.stdout)
+    judged = srl_rlvr("ask", "verifier", str(tmp_path / "answer.json"))
+    assert judged.returncode == (0 if json.loads(judged.stdout)["passed"] else 3)
+    taught["steps"] = taught["steps"][:1]
+    (tmp_path / "answer.json").write_text(json.dumps(taught))
+    cut = srl_rlvr("ask", "verifier", str(tmp_path / "answer.json"))
+    assert cut.returncode == 3 and json.loads(cut.stdout)["score"] == 0
+
+
+def test_rules_that_have_not_changed_ask_for_nothing(tmp_path: Path):
+    for _ in range(2):
+        assert "no rules have changed" in srl_rlvr("rules", "retrain", str(tmp_path)).stdout
+    known = json.loads((tmp_path / "rules" / "wrackmere.json").read_text())
+    known["versions"]["npc_dialogue"] = "older"
+    (tmp_path / "rules" / "wrackmere.json").write_text(json.dumps(known))
+    assert srl_rlvr("rules", "retrain", str(tmp_path)).stdout == "a Bronze is asked for: npc_dialogue\n"
+
+
 @pytest.mark.parametrize(
     ("arguments", "said"),
     [
         (("rules", "test", "--world", "wrackmeer"), "unknown world 'wrackmeer': did you mean 'wrackmere'?"),
         (("import", "x", "--format", "gsm8", "--model-type", "reasoning", "--out", "o"), "did you mean 'gsm8k'?"),
         (("serve", "context", "world:wrackmere"), "SRL_RLVR_CONTEXT_TOKEN"),
+        (("serve", "context", "--fronted"), "SRL_RLVR_CONTEXT_TOKEN"),
+        (("ask", "verifier", "pyproject.toml"), "pyproject.toml: file: Invalid JSON"),
+        (("ask", "teacher", "--model-type", "npc_dialog"), "did you mean 'npc_dialogue'"),
         (("serve", "router", "--config", "none.yaml"), "none.yaml"),
     ],
 )

@@ -42,6 +42,20 @@ def test_a_script_calls_what_exists_and_decides_nothing(script):
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
+def test_a_script_uses_what_it_declares_and_closes_what_it_opens(script):
+    """What a misspelt variable or a lost quote would do is seen without PowerShell: it would run, with an empty value."""
+    code = re.sub(r"<#.*?#>", "", script.read_text(), flags=re.S)
+    used = set(re.findall(r"[$@]([A-Za-z]\w*)", code))
+    declared = set(re.findall(r"\] \$(\w+)", code)) | set(re.findall(r"^\$(\w+) =", code, re.M)) | {"LASTEXITCODE"}
+    assert used == declared, "what is declared is used, and nothing else"
+    for line in code.splitlines():
+        assert all(line.count(quote) % 2 == 0 for quote in "'\""), line
+    bare = re.sub(r"'[^']*'", "", code)
+    assert all(bare.count(left) == bare.count(right) for left, right in ("()", "{}", "[]"))
+    assert not [text for text in re.findall(r"'([^']*)'", code) if "$" in text], "single quotes fill in no variable"
+
+
+@pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.name)
 def test_a_script_is_powershell(script):
     pwsh = shutil.which("pwsh")
     if pwsh is None:

@@ -60,7 +60,7 @@ def interpreting(account: Account) -> Iterator[None]:
         patch.setattr(StringJSONata, "_eval_body", _evaluate_jsonata)
         patch.setattr(WaitFunction, "_wait_interval", lambda self, env, wait_seconds: account.wait(wait_seconds))
         patch.setattr(retrier_decl, "time", _Sleeper(account))
-        patch.setattr(state_task_service_callback, "_DELAY_SECONDS_SYNC_CONDITION_CHECK", 0.2)
+        patch.setattr(state_task_service_callback, "_DELAY_SECONDS_SYNC_CONDITION_CHECK", 0.05)
         for name, prefix in ERROR_NAMES.items():
             patch.setitem(state_task_service_aws_sdk._SERVICE_ERROR_NAMES, name, prefix)
         patch.setattr(state_task_service_sfn.StateTaskServiceSfn, "_normalise_response", _capitalise)

@@ -9,10 +9,12 @@ from fault_scripts import MODEL, NIGHT
 pytestmark = pytest.mark.slow
 
 
-def test_the_second_night_is_told_of_the_first_ones_data_and_distillation_is_not():
+@pytest.mark.parametrize("tier", ["silver", "bronze"])
+def test_the_second_night_is_told_of_the_first_ones_data_and_distillation_is_not(tier):
+    """Bronze is evaluated by a training job, whose report lies elsewhere than a processing job's."""
     with aws_account() as account:
         for name, night in (("one", NIGHT), ("two", "2026-01-07")):
-            run = {"night": night, "attempt": 1, "dag": "post_training", "model_type": MODEL, "tier": "silver"}
+            run = {"night": night, "attempt": 1, "dag": "post_training", "model_type": MODEL, "tier": tier}
             ended = json.loads(account.end(account.start("training-run", run | {"alone": False}, name))["output"])
             assert ended["outcome"] == "registered"
         first, second = account.pipelines.executions

@@ -18,21 +18,18 @@ SAMPLE = (
     "nothing goes wrong",
     "every gate refuses",
     "a start's answer is lost",
-    "capacity never comes",
     "Spot is lost",
     "a promotion fails after another",
-    "Bronze failed",
-    "the collection fails",
     "what serves has drifted",
 )
+"""Every end; capacity that never comes, a failed Bronze and a failed collection have pages in docs/recovery, and tests."""
 CHOSEN = SCRIPTS if os.environ.get("SRL_RLVR_CAMPAIGNS") == "whole" else SAMPLE
 OUTCOMES = {"promoted": "registered", "refused": "refused", "stale": "stale", "failed": "failed"}
 
 
 def test_the_campaign_is_as_large_as_it_claims():
     assert len(SCRIPTS) >= 25
-    assert {script.end for script in SCRIPTS.values()} == OUTCOMES.keys()
-    assert SCRIPTS.keys() >= set(SAMPLE)
+    assert {script.end for script in SCRIPTS.values()} == {SCRIPTS[name].end for name in SAMPLE} == OUTCOMES.keys()
 
 
 @pytest.mark.parametrize("name", CHOSEN)

@@ -11,7 +11,6 @@ import asyncio
 import hashlib
 import os
 import sqlite3
-from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -51,9 +50,9 @@ class Recorded:
     """Times that a run sent the request: above 1 where a run ended between sending and recording."""
 
 
-def request_key(endpoint: str, request: Mapping[str, Any]) -> str:
-    """The identity of a request, parameters and messages included."""
-    return hashlib.sha256(canonical_json({"endpoint": endpoint, "request": dict(request)}).encode()).hexdigest()
+def request_key(endpoint: str, request: str) -> str:
+    """The identity of a request, which is given as canonical JSON, parameters and messages included."""
+    return hashlib.sha256(f'{{"endpoint":{canonical_json(endpoint)},"request":{request}}}'.encode()).hexdigest()
 
 
 def default_path() -> Path:

@@ -1,12 +1,13 @@
-"""What a change of the rules means: which model types were trained by rules that no longer hold; and whether the rules do
-what the examples beside them say (`srl-rlvr rules test`)."""
+"""What a change of the rules means: which model types were trained by rules that no longer hold (`srl-rlvr rules retrain`);
+and whether the rules do what the examples beside them say (`srl-rlvr rules test`)."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from components.shared.collaboration.rules_engine import RulesEngine
 from components.shared.collaboration.world import World
-from components.shared.contracts.records import Record
+from components.shared.contracts.records import Record, Tier
+from components.shared.storage.places import get_text, names, put_text
 
 
 class RulesVersions(Record):
@@ -38,6 +39,23 @@ def need_retraining(trained: RulesVersions, now: RulesVersions) -> tuple[str, ..
     """Model types whose rules differ from those that they were trained by, new ones included."""
     names: Sequence[str] = sorted(trained.versions.keys() | now.versions.keys())
     return tuple(name for name in names if trained.versions.get(name) != now.versions.get(name))
+
+
+def request_retraining(nights: str, world: World) -> tuple[str, ...]:
+    """Ask the nightly machine for a Bronze of each model type whose rules are not those that were noted last, and note them.
+
+    `nights` is the machine's folder or s3:// prefix: the versions lie in rules/WORLD.json there, a request is an object
+    requests/MODELTYPE/bronze/rules-VERSION. Where nothing was noted yet, nothing is asked for.
+    """
+    nights, now = nights.rstrip("/"), rules_versions(world)
+    place = f"{nights}/rules/{world.name}.json"
+    known = f"{world.name}.json" in names(f"{nights}/rules")
+    due = need_retraining(RulesVersions.model_validate_json(get_text(place)), now) if known else ()
+    for model_type in due:
+        version = now.versions.get(model_type, "none")
+        put_text(f"{nights}/requests/{model_type}/{Tier.BRONZE}/rules-{version}", "")
+    put_text(place, now.model_dump_json(indent=1) + "\n")
+    return due
 
 
 def check_rules(world: World) -> RulesCheck:

@@ -1,4 +1,5 @@
-"""Each of the three models by itself, for a person who wants to see what it does with one scenario.
+"""Each of the three models by itself, for a person who wants to see what it does with one scenario; `srl-rlvr ask` calls
+them from the command line.
 
 retrieve(source, query)                        the documents that a teacher would be shown
 teach(trainer, scenario, teacher, retriever)   one attempt of a teacher, judged step by step
@@ -9,6 +10,8 @@ import asyncio
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+from pydantic import BaseModel
 
 from components.shared.collaboration.budget import Bill
 from components.shared.collaboration.context_retriever import Retriever
@@ -36,6 +39,13 @@ class Taught:
     context: tuple[Document, ...]
     usd: float
     tokens: int
+
+
+class Answered(BaseModel):
+    """A scenario and steps for it, whatever else is said of them."""
+
+    scenario: Scenario
+    steps: tuple[Step, ...]
 
 
 def draw(trainer: ModelTypeTrainer, seed: int = 0, split: Split = Split.TRAIN) -> Scenario:

@@ -5,7 +5,12 @@ treats differently.
 """
 
 import difflib
-from collections.abc import Iterable
+import functools
+import sys
+from collections.abc import Callable, Iterable
+from typing import ParamSpec
+
+P = ParamSpec("P")
 
 
 class PipelineError(Exception):
@@ -26,6 +31,20 @@ class CorruptArtifact(PipelineError):
 
 class GateError(PipelineError):
     """A check that must not pass by default could not be made: an empty set, a constant score, a judge out of reach."""
+
+
+def program(main: Callable[P, int]) -> Callable[P, int]:
+    """A program's `main`, which returns its exit code; a PipelineError is one line on standard error and its own code."""
+
+    @functools.wraps(main)
+    def guarded(*args: P.args, **kwargs: P.kwargs) -> int:
+        try:
+            return main(*args, **kwargs)
+        except PipelineError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return error.exit_code
+
+    return guarded
 
 
 def unknown(what: str, name: str, known: Iterable[str]) -> UsageError:

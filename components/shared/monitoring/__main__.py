@@ -13,14 +13,16 @@ import sys
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from components.shared.contracts.errors import GateError, PipelineError, UsageError, unknown
+from components.shared.contracts.errors import GateError, program
 from components.shared.contracts.records import Tier
+from components.shared.contracts.tier_places import tier_and_place
 from components.shared.monitoring.served import NOTHING_SERVES, answered, compare, logs_of
 from components.shared.storage.places import fetched, put_text
 from components.shared.trainers.base_trainer import ModelTypeTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Compare and write; 0 whatever the verdicts are. An error is one line, and its code the exit code."""
     parser = argparse.ArgumentParser(prog="python -m components.shared.monitoring", description=__doc__)
@@ -29,28 +31,16 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--evidence", nargs="+", required=True, metavar="TIER=FOLDER")
     parser.add_argument("--world", default="wrackmere")
     given = parser.parse_args(arguments)
-    try:
-        evidence = dict(tier_and_place(item) for item in given.evidence)
-        trainer = create_trainer(given.model_type, given.world)
-        found = verdicts(logs_of(given.logs, given.night), evidence, trainer)
-        said = {"night": given.night, "model_type": given.model_type, "tiers": found}
-        put_text(f"{given.out.rstrip('/')}/{given.model_type}/{given.night}.json", json.dumps(said, indent=1) + "\n")
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    evidence = dict(
+        tier_and_place("--evidence", item, f"{NOTHING_SERVES} where nothing serves") for item in given.evidence
+    )
+    trainer = create_trainer(given.model_type, given.world)
+    found = verdicts(logs_of(given.logs, given.night), evidence, trainer)
+    said = {"night": given.night, "model_type": given.model_type, "tiers": found}
+    put_text(f"{given.out.rstrip('/')}/{given.model_type}/{given.night}.json", json.dumps(said, indent=1) + "\n")
     for one in found:
         print(f"{one['tier']}: {one['verdict']}: {one['detail']}")
     return 0
-
-
-def tier_and_place(item: str) -> tuple[Tier, str]:
-    """One `TIER=FOLDER`. Raises UsageError for another tier, or no folder."""
-    tier, _, place = item.partition("=")
-    if tier not in list(Tier):
-        raise unknown("tier", tier, list(Tier))
-    if not place:
-        raise UsageError(f"--evidence {item!r} is not TIER=FOLDER: write {tier}={NOTHING_SERVES} where nothing serves")
-    return Tier(tier), place
 
 
 def verdicts(logs: str, evidence: Mapping[Tier, str], trainer: ModelTypeTrainer) -> list[dict[str, Any]]:

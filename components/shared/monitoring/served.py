@@ -1,7 +1,7 @@
 """What production answered on a day, as its routers left it, and how far that is from what serves was registered with.
 
-LOGS/YYYY-MM-DD/ROUTER/traces-*.jsonl: a router's host ships each complete file below the day on which it does so, so that
-every file belongs to one night, the one that begins after that day.
+LOGS/YYYY-MM-DD/HOST/traces-*.jsonl: a router ships each complete file below the day on which it does so, so that every file
+belongs to one night, the one that begins after that day.
 """
 
 from collections.abc import Sequence

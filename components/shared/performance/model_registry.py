@@ -129,7 +129,8 @@ class Registry(Protocol):
         ...
 
     def versions(self, model_type: str, tier: Tier) -> list[Version]:
-        """Every version of a registered model, oldest first; for its scores, ask `find` or `compare`."""
+        """The versions of a registered model, oldest first: the latest, and the latest that served, where a registry has to
+        ask for each by itself. For scores, ask `find` or `compare`."""
         ...
 
     def compare(self, a: Version, b: Version) -> Comparison:

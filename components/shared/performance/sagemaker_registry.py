@@ -3,9 +3,10 @@
     sagemaker://GROUP_PREFIX[?region=REGION][&bucket=BUCKET&image=IMAGE]
 
 The group of npc_dialogue-gold is GROUP_PREFIX-npc-dialogue-gold, as the nightly state machine names it; that machine makes
-the packages, and what is read here is what it wrote. Approval says what serves: the champion is the newest approved
-package, the challenger the newest that waits. A group keeps no alias, so an older version becomes champion by withdrawing
-the approval of those after it, and every package waits from the start. `bucket` and `image` are needed to register only.
+the packages of what it starts, and what is read here is what it wrote; `adopt` makes those of other executions. Approval
+says what serves: the champion is the newest approved package, the challenger the newest that waits. A group keeps no alias,
+so an older version becomes champion by withdrawing the approval of those after it, and every package waits from the start.
+`bucket` and `image` are needed to register only.
 
 Metadata of a package is lineage; its scores are the `metrics` of the JSON that its model quality names, which is the
 evidence's report.json where the night made the package.
@@ -36,7 +37,6 @@ from components.shared.performance.model_registry import (
     Comparison,
     Version,
     compare_versions,
-    holder,
     model_name,
     said_by,
     serves,
@@ -51,8 +51,26 @@ MOST_TAGS = 50
 """Entries of a package's metadata, of 128 and 256 characters, as the API's model says."""
 REFUSED = re.compile(r"[^\w\s.:/=+\-@]")
 """What the API refuses in them."""
+LATEST = 20
+"""Packages that are looked at one by one: a group gets one a night, and what serves, waits or served is among them."""
 ABSENT = ("ResourceNotFound", "ResourceNotFoundException")
 TYPES = "application/json"
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True, slots=True)
+class Stored:
+    """A policy that lies in the account's bucket, and what its package says of it."""
+
+    policy_digest: str
+    source: str
+    """Prefix of its sealed folder, with a slash at the end."""
+    evidence: str
+    """URI of the JSON whose `metrics` are its scores."""
+    image: str
+    """What serves it."""
+    description: str
+    execution: str | None = None
+    """ARN of the pipeline execution that made it."""
 
 
 class SageMakerRegistry:
@@ -68,6 +86,8 @@ class SageMakerRegistry:
         if not uri.startswith(SCHEME) or not parts.netloc:
             raise UsageError(f"registry {uri!r} names no group prefix: write {SCHEME}GROUP_PREFIX")
         self._prefix, self._options = parts.netloc, options
+        self._digests: dict[str, str] = {}
+        """Policies of packages, by ARN: they never change."""
         self._downloads = downloads or Path.home() / ".cache" / "srl-rlvr" / "policies"
 
     @functools.cached_property
@@ -94,30 +114,48 @@ class SageMakerRegistry:
         package: the token is the policy's.
         """
         digest = verify(policy, ArtifactKind.POLICY).digest
-        group = self.group(name)
-        bucket, image = (self._option(name) for name in ("bucket", "image"))
+        bucket, image = (self._option(option) for option in ("bucket", "image"))
         if known := self.find(name, digest):
             return known
-        place = f"s3://{bucket}/registry/{group}/{digest}"
+        place = f"s3://{bucket}/registry/{self.group(name)}/{digest}"
         upload(policy, f"{place}/policy")
         scores = {key.removeprefix(SCORE): float(value) for key, value in tags.items() if key.startswith(SCORE)}
         put_text(f"{place}/model_card.md", card)
         put_text(f"{place}/scores.json", json.dumps({"metrics": scores}, indent=1))
-        metadata = {key: value for key, value in tags.items() if not key.startswith(SCORE)} | {DIGEST: digest}
+        stored = Stored(
+            policy_digest=digest,
+            source=f"{place}/policy/",
+            evidence=f"{place}/scores.json",
+            image=image,
+            description=f"policy {digest[:12]}: {place}/model_card.md",
+        )
+        made = self.adopt(name, stored, {key: value for key, value in tags.items() if not key.startswith(SCORE)})
+        return _scored(made)
+
+    def adopt(self, name: str, policy: "Stored", tags: Mapping[str, str]) -> Version:
+        """The version of `name` for a policy that lies in the account already; created, waiting, where none holds it. It
+        comes without scores.
+
+        Two that ask for one policy at once make one package: the token is the policy's.
+        """
+        if known := self._holding(name, policy.policy_digest):
+            return known
+        group, digest = self.group(name), policy.policy_digest
+        made_by: dict[str, Any] = {"MetadataProperties": {"GeneratedBy": policy.execution}} if policy.execution else {}
         with aws_errors(group):
             self._create_group(group)
             self._client.create_model_package(
                 ModelPackageGroupName=group,
-                ModelPackageDescription=f"policy {digest[:12]}: {place}/model_card.md",
+                ModelPackageDescription=policy.description,
                 ModelApprovalStatus=PENDING,
                 ClientToken=hashlib.sha256(f"{group}/{digest}".encode()).hexdigest()[:36],
                 InferenceSpecification={
                     "Containers": [
                         {
-                            "Image": image,
+                            "Image": policy.image,
                             "ModelDataSource": {
                                 "S3DataSource": {
-                                    "S3Uri": f"{place}/policy/",
+                                    "S3Uri": policy.source,
                                     "S3DataType": "S3Prefix",
                                     "CompressionType": "None",
                                 }
@@ -127,8 +165,9 @@ class SageMakerRegistry:
                     "SupportedContentTypes": [TYPES],
                     "SupportedResponseMIMETypes": [TYPES],
                 },
-                ModelMetrics={"ModelQuality": {"Statistics": {"ContentType": TYPES, "S3Uri": f"{place}/scores.json"}}},
-                CustomerMetadataProperties=_metadata(name, metadata),
+                ModelMetrics={"ModelQuality": {"Statistics": {"ContentType": TYPES, "S3Uri": policy.evidence}}},
+                CustomerMetadataProperties=_metadata(name, {**tags, DIGEST: digest}),
+                **made_by,
             )
         return self._known(name, digest)
 
@@ -143,8 +182,7 @@ class SageMakerRegistry:
         approval of newer versions is withdrawn, or they would go on serving; an interrupted promotion is finished by the
         next.
         """
-        listed = self._list(version.name)
-        current = holder(listed, CHAMPION)
+        current = self._serving(version.name)
         if over is not None and current and current.policy_digest not in (over, version.policy_digest):
             return False
         said = f"promoted by {approver}"
@@ -164,11 +202,11 @@ class SageMakerRegistry:
         status = self._described(version)["ModelApprovalStatus"]
         if status == REJECTED:
             self._change(version, self._described(version).get("CustomerMetadataProperties", {}), PENDING, "waits")
-        return CHALLENGER in next(v for v in self._list(version.name) if v.number == version.number).aliases
+        return CHALLENGER in _aliases(self._summaries(version.name), version.number)
 
     def reject(self, version: Version, approver: str, reason: str) -> None:
         """Take a version that waits away from the people it waits for. Raises UsageError for the champion."""
-        if CHAMPION in next(v for v in self._list(version.name) if v.number == version.number).aliases:
+        if CHAMPION in _aliases(self._summaries(version.name), version.number):
             raise serves(version)
         metadata = self._described(version).get("CustomerMetadataProperties", {})
         metadata |= dict(zip(REJECTION, (approver, reason), strict=True))
@@ -176,8 +214,7 @@ class SageMakerRegistry:
 
     def champion(self, model_type: str, tier: Tier) -> Champion | None:
         """What serves, its files verified; None where nothing does."""
-        listed = self._list(model_name(model_type, tier))
-        version = holder(listed, CHAMPION)
+        version = self._serving(model_name(model_type, tier))
         return Champion(**dataclasses.asdict(version), path=self.fetch(version)) if version else None
 
     def fetch(self, version: Version) -> Path:
@@ -191,12 +228,19 @@ class SageMakerRegistry:
 
     def find(self, name: str, digest: str) -> Version | None:
         """The version of `name` that holds the policy with this digest."""
-        version = next((version for version in self._list(name) if version.policy_digest == digest), None)
+        version = self._holding(name, digest)
         return _scored(version) if version else None
 
     def versions(self, model_type: str, tier: Tier) -> list[Version]:
-        """Every version of a registered model, oldest first, without scores: a lost report must not stop a roll-back."""
-        return self._list(model_name(model_type, tier))
+        """The latest versions of a registered model and the latest that were approved, `LATEST` each, oldest first; without
+        scores: a lost report must not stop a roll-back. Each costs a call, since no list of AWS's names a package's policy.
+        """
+        name = model_name(model_type, tier)
+        summaries = self._summaries(name)
+        approved = [item for item in summaries if item["ModelApprovalStatus"] == APPROVED]
+        latest = [*summaries[-LATEST:], *approved[-LATEST:]]
+        numbers = {item["ModelPackageVersion"] for item in latest}
+        return [self._version(name, item, summaries) for item in summaries if item["ModelPackageVersion"] in numbers]
 
     def compare(self, a: Version, b: Version) -> Comparison:
         """Scores of both, and where their lineage differs."""
@@ -206,8 +250,18 @@ class SageMakerRegistry:
         """Whether the version that a registration's report names is in the registry, with the policy that it says."""
         return said_by(self, report_folder) is not None
 
+    def _holding(self, name: str, digest: str) -> Version | None:
+        """The newest version that holds a policy: what is asked for is mostly what was made last."""
+        summaries = self._summaries(name)
+        found = (self._version(name, item, summaries) for item in reversed(summaries))
+        return next((version for version in found if version.policy_digest == digest), None)
+
+    def _serving(self, name: str) -> Version | None:
+        approved = self._summaries(name, APPROVED)
+        return self._version(name, approved[-1], approved) if approved else None
+
     def _known(self, name: str, digest: str) -> Version:
-        version = self.find(name, digest)
+        version = self._holding(name, digest)
         if version is None:
             raise PipelineError(
                 f"{self.group(name)}: the package of {digest[:12]} is not listed yet: register it again"
@@ -235,25 +289,48 @@ class SageMakerRegistry:
             try:
                 pages = list(self._client.get_paginator("list_model_packages").paginate(**asked))
             except self._client.exceptions.ClientError as error:
-                code, message = (error.response["Error"][key] for key in ("Code", "Message"))
-                if code in ABSENT or "does not exist" in message:
-                    return []
-                raise
+                if not _absent(error):
+                    raise
+                return []
         found = [item for page in pages for item in page["ModelPackageSummaryList"]]
         return sorted(found, key=lambda item: item["ModelPackageVersion"])
 
-    def _list(self, name: str) -> list[Version]:
-        summaries = self._summaries(name)
-        newest = {item["ModelApprovalStatus"]: item["ModelPackageVersion"] for item in summaries}
-        aliases = {CHAMPION: newest.get(APPROVED), CHALLENGER: newest.get(PENDING)}
-        described = [self._described(item["ModelPackageArn"]) for item in summaries]
-        digests = {d["ModelPackageArn"]: d.get("CustomerMetadataProperties", {}).get(DIGEST, "") for d in described}
-        return [_version(name, item, aliases, digests) for item in described]
+    def _version(self, name: str, listed: Mapping[str, Any], among: Sequence[Mapping[str, Any]]) -> Version:
+        """A listed package as version, with the aliases that it has among others."""
+        found = self._described(listed["ModelPackageArn"])
+        tags = dict(found.get("CustomerMetadataProperties", {}))
+        # The night names the package that it was compared with; everyone else asks by the policy.
+        if tags.get(COMPARED_WITH, "").startswith("arn:"):
+            tags[COMPARED_WITH] = self._digest(tags[COMPARED_WITH])
+        container = found["InferenceSpecification"]["Containers"][0]
+        return Version(
+            name=name,
+            number=found["ModelPackageVersion"],
+            policy_digest=tags.get(DIGEST, ""),
+            aliases=_aliases(among, found["ModelPackageVersion"]),
+            tags=tags,
+            source=container.get("ModelDataSource", {}).get("S3DataSource", {}).get("S3Uri", ""),
+            run=found["ModelPackageArn"],
+            served=found["ModelApprovalStatus"] == APPROVED,
+            evidence=found.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri"),
+        )
+
+    def _digest(self, package: str) -> str:
+        """The policy of a package; the package itself where it was deleted."""
+        if package not in self._digests:
+            try:
+                self._described(package)
+            except PipelineError as error:
+                if not _absent(error.__cause__):
+                    raise
+        return self._digests.get(package, package)
 
     def _described(self, package: Version | str) -> dict[str, Any]:
         arn = package if isinstance(package, str) else package.run
         with aws_errors(arn):
-            return self._client.describe_model_package(ModelPackageName=arn)
+            found = self._client.describe_model_package(ModelPackageName=arn)
+        self._digests[arn] = found.get("CustomerMetadataProperties", {}).get(DIGEST, "")
+        return found
 
     def _change(
         self,
@@ -280,27 +357,18 @@ def _metadata(what: str, tags: Mapping[str, str]) -> dict[str, str]:
     return {REFUSED.sub("_", key)[:128]: REFUSED.sub("_", value)[:256] for key, value in tags.items()}
 
 
-def _version(
-    name: str, found: Mapping[str, Any], aliases: Mapping[str, int | None], digests: Mapping[str, str]
-) -> Version:
-    tags = dict(found.get("CustomerMetadataProperties", {}))
-    # The night names the package that it was compared with; everyone else asks by the policy.
-    compared = tags.get(COMPARED_WITH, "")
-    if compared in digests:
-        tags[COMPARED_WITH] = digests[compared]
-    place = found.get("ModelMetrics", {}).get("ModelQuality", {}).get("Statistics", {}).get("S3Uri")
-    data = found["InferenceSpecification"]["Containers"][0].get("ModelDataSource", {}).get("S3DataSource", {})
-    return Version(
-        name=name,
-        number=found["ModelPackageVersion"],
-        policy_digest=tags.get(DIGEST, ""),
-        aliases=tuple(sorted(alias for alias, number in aliases.items() if number == found["ModelPackageVersion"])),
-        tags=tags,
-        source=data.get("S3Uri", ""),
-        run=found["ModelPackageArn"],
-        served=found["ModelApprovalStatus"] == APPROVED,
-        evidence=place,
+def _aliases(packages: Sequence[Mapping[str, Any]], number: int) -> tuple[str, ...]:
+    """What a package is among those listed, oldest first: the newest approved, or the newest that waits."""
+    newest = {item["ModelApprovalStatus"]: item["ModelPackageVersion"] for item in packages}
+    return tuple(
+        alias for alias, status in ((CHALLENGER, PENDING), (CHAMPION, APPROVED)) if newest.get(status) == number
     )
+
+
+def _absent(error: Any) -> bool:
+    """Whether an error of AWS says that there is no such thing."""
+    said = getattr(error, "response", {}).get("Error", {"Code": "", "Message": ""})
+    return said["Code"] in ABSENT or any(words in said["Message"] for words in ("does not exist", "not found"))
 
 
 def _scored(version: Version) -> Version:

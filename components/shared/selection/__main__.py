@@ -11,26 +11,23 @@ import argparse
 import sys
 from collections.abc import Sequence
 
-from components.shared.contracts.errors import PipelineError
+from components.shared.contracts.errors import program
 from components.shared.selection.refresh import CURRENT, put_table, read_measured, read_table, refresh
 from components.shared.storage.places import names
 
 
+@program
 def main(arguments: Sequence[str] | None = None) -> int:
     """Propose; 0 also where nothing would change. An error is one line, and its code the exit code."""
     parser = argparse.ArgumentParser(prog="python -m components.shared.selection", description=__doc__)
     for name in ("registry", "measured", "tables"):
         parser.add_argument(f"--{name}", required=True)
     given = parser.parse_args(arguments)
-    try:
-        before = read_table(f"{given.tables}/{CURRENT}") if CURRENT in names(given.tables) else None
-        proposal = refresh(given.registry, read_measured([given.measured]), before)
-        for line in proposal.reasons or ("nothing is surely better or clearly cheaper than what serves",):
-            print(line)
-        print(f"proposed: {put_table(proposal, given.tables)}")
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    before = read_table(f"{given.tables}/{CURRENT}") if CURRENT in names(given.tables) else None
+    proposal = refresh(given.registry, read_measured([given.measured]), before)
+    for line in proposal.reasons or ("nothing is surely better or clearly cheaper than what serves",):
+        print(line)
+    print(f"proposed: {put_table(proposal, given.tables)}")
     return 0
 
 

@@ -5,11 +5,12 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from components.shared.contracts.errors import PipelineError
+from components.shared.contracts.errors import program
 from components.shared.serving.serve import serve_router
 from components.shared.storage.paths import configs_root
 
 
+@program
 def main(argv: Sequence[str] | None = None) -> int:
     """Serve the router until told to stop; a failure is one line on standard error."""
     p = argparse.ArgumentParser(prog="python -m components.shared.serving", description="Serve the router.")
@@ -19,11 +20,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     p.add_argument("--host", default="127.0.0.1")
     p.add_argument("--port", type=int, default=8080)
     arguments = p.parse_args(argv)
-    try:
-        serve_router(arguments.config, arguments.host, arguments.port)
-    except PipelineError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return error.exit_code
+    serve_router(arguments.config, arguments.host, arguments.port)
     return 0
 
 

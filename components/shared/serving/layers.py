@@ -8,7 +8,7 @@ waited for: the run's ticket fetches its answer later. A tier that fails or is t
 import asyncio
 import time
 from collections import OrderedDict
-from collections.abc import AsyncIterator, Collection, Mapping
+from collections.abc import AsyncIterator, Callable, Collection, Mapping
 from dataclasses import replace
 from pathlib import Path
 from uuid import uuid4
@@ -113,12 +113,19 @@ class LayerRun:
 class LayerPipeline:
     """Runs requests through the layers."""
 
-    def __init__(self, config: LayersConfig, dispatcher: Dispatcher, traces: TraceWriter | None = None):
+    def __init__(
+        self,
+        config: LayersConfig,
+        dispatcher: Dispatcher,
+        traces: TraceWriter | None = None,
+        trace_lost: Callable[[], None] = lambda: None,
+    ):
+        """`trace_lost` is called for an answer whose trace could not be written: the answer goes out all the same."""
         for number, layer in config.layers.items():
             for tier in layer.tiers:
                 if tier not in dispatcher.backends:
                     raise unknown(f"tier of layer {number}", tier, dispatcher.backends)
-        self._config, self._dispatcher, self._traces = config, dispatcher, traces
+        self._config, self._dispatcher, self._traces, self._trace_lost = config, dispatcher, traces, trace_lost
         self._runs: OrderedDict[str, LayerRun] = OrderedDict()
 
     def start(self, model_type: str, request: ChatRequest, layers: Collection[int]) -> LayerRun:
@@ -176,14 +183,17 @@ class LayerPipeline:
             fault, hops = str(error), error.hops if isinstance(error, AllUnavailable) else ()
         latency = 1000 * (time.perf_counter() - started)
         if text is not None and self._traces:
-            self._traces.write(
-                model_type=model_type,
-                tier=served.route.tier,
-                policy=served.model,
-                prompt=asked.text,
-                completion=text,
-                latency_ms=latency,
-            )
+            try:
+                self._traces.write(
+                    model_type=model_type,
+                    tier=served.route.tier,
+                    policy=served.model,
+                    prompt=asked.text,
+                    completion=text,
+                    latency_ms=latency,
+                )
+            except OSError:
+                self._trace_lost()
         return LayerAnswer(
             layer=number,
             name=layer.name,

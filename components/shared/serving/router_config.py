@@ -122,6 +122,8 @@ class RouterConfig(Shape):
     """The layers' file, or none for a router without layers."""
     state: Path = Path("serving-state")
     """Folder for aliases, adapters, traces and rollouts; relative to the working directory."""
+    traces_to: str | None = Field(default=None, pattern=r"^s3://[^/]+/.+")
+    """Prefix that complete files of traces are sent to, s3://BUCKET/traces/served; none leaves them in `state`."""
     keys: dict[str, str] = Field(default_factory=lambda: {"default": "SRL_RLVR_ROUTER_KEY"})
     """Bearer keys: who, and the environment variable that holds the key."""
     admin_key: str | None = "SRL_RLVR_ROUTER_ADMIN_KEY"

@@ -1,5 +1,6 @@
 """Start the router: `srl-rlvr serve router`."""
 
+import asyncio
 import functools
 import gc
 import ipaddress
@@ -24,10 +25,11 @@ from components.shared.serving.model_router import Router
 from components.shared.serving.operations import Operations
 from components.shared.serving.router_config import RouterConfig, build_backends, load_router_config, read_keys
 from components.shared.serving.selection_file import Selection
+from components.shared.serving.trace_shipping import TraceShipper
 from components.shared.serving.traces import Scorer, TraceWriter
 
 GRACE_S = 30
-"""Seconds that requests have to end when the router is told to stop."""
+"""Seconds that requests have to end when the router is told to stop, and then the last traces to be sent."""
 
 
 def serve_router(config: Path, host: str = "127.0.0.1", port: int = 8080) -> None:
@@ -73,7 +75,11 @@ def build_app(settings: RouterConfig, backends: Mapping[Tier, Backend], log: Tex
     router = Router(dispatcher, selection, accounts, choice=settings.choice, limits=settings.limits, embed=embed)
     gate = Gatekeeper(keys, settings.limits, metrics, admin_key=admin_key, anonymous=settings.anonymous)
     file = settings.layers and settings.path(settings.layers)
-    layers = LayerPipeline(load_layers(file), dispatcher, traces) if file else None
+    lost = metrics.faults.labels("trace_lost").inc
+    layers = LayerPipeline(load_layers(file), dispatcher, traces, lost) if file else None
+    shipper = TraceShipper(traces, settings.state / "outbox", settings.traces_to) if settings.traces_to else None
+    if shipper:
+        shipper.start(settings.refresh_s, metrics.faults.labels("traces_waiting").inc)
 
     async def close() -> None:
         if layers:
@@ -81,6 +87,8 @@ def build_app(settings: RouterConfig, backends: Mapping[Tier, Backend], log: Tex
         for backend in backends.values():
             await backend.server.close()
         traces.close()
+        if shipper:
+            await asyncio.to_thread(shipper.stop, GRACE_S)
 
     operations = Operations(accounts, backends, settings.state, settings.canary, settings.swap)
     return create_app(router, gate, layers=layers, operations=operations, refresh_s=settings.refresh_s, on_close=close)

@@ -105,6 +105,12 @@ def put_text(place: str, text: str) -> None:
         client.put_object(Bucket=bucket, Key=key, Body=text.encode(), ContentType="application/json")
 
 
+def put_file(place: str, file: Path) -> None:
+    """Copy a file of this machine to an S3 URI, whole or not at all."""
+    with _s3(place) as (client, bucket, key):
+        client.upload_file(str(file), bucket, key)
+
+
 @contextlib.contextmanager
 def _s3(place: str) -> Iterator[tuple[Any, str, str]]:
     """A client, the bucket and the key or prefix; what S3 refuses becomes one line."""

@@ -2,7 +2,7 @@
 #
 #     terraform test -var-file=environments/dev/terraform.tfvars
 
-run "keeps_data_private_and_lets_checkpoints_expire" {
+run "keeps_data_private_and_lets_checkpoints_and_served_traces_expire" {
   command = plan
 
   module {
@@ -22,6 +22,7 @@ run "keeps_data_private_and_lets_checkpoints_expire" {
     kms_key_arn          = "arn:aws:kms:us-east-1:111122223333:key/example"
     consumer_account_ids = []
     checkpoint_days      = 14
+    served_trace_days    = 30
     retention_days       = 365
   }
 
@@ -45,6 +46,15 @@ run "keeps_data_private_and_lets_checkpoints_expire" {
       if rule.filter[0].prefix == "srl-rlvr/checkpoints/"
     ] == [14]
     error_message = "Checkpoints do not expire after checkpoint_days."
+  }
+
+  assert {
+    condition = [
+      for rule in aws_s3_bucket_lifecycle_configuration.data.rule :
+      [rule.expiration[0].days, rule.noncurrent_version_expiration[0].noncurrent_days]
+      if rule.filter[0].prefix == "traces/served/"
+    ] == [[30, 1]]
+    error_message = "Served traces do not expire after served_trace_days, or live on as superseded versions."
   }
 
   assert {
@@ -86,6 +96,7 @@ run "refuses_images_of_another_account" {
     kms_key_arn          = "arn:aws:kms:us-east-1:111122223333:key/example"
     consumer_account_ids = []
     checkpoint_days      = 14
+    served_trace_days    = 30
     retention_days       = 365
   }
 
@@ -110,4 +121,14 @@ run "refuses_checkpoints_that_expire_during_a_run" {
   }
 
   expect_failures = [var.checkpoint_days]
+}
+
+run "refuses_traces_that_expire_before_a_night_can_be_repeated" {
+  command = plan
+
+  variables {
+    served_trace_days = 1
+  }
+
+  expect_failures = [var.served_trace_days]
 }

@@ -2,6 +2,7 @@
 
 import sys
 
+import numpy as np
 import pytest
 
 from benchmarks.measures import read_result
@@ -35,7 +36,7 @@ def test_given_policies_are_taken_as_they_are(tmp_path):
     assert serving_tiers("npc_dialogue", [f"gold={tmp_path}"]) == {Tier.GOLD: tmp_path}
     with pytest.raises(UsageError, match="unknown tier 'golden'"):
         serving_tiers("npc_dialogue", [f"golden={tmp_path}"])
-    with pytest.raises(UsageError, match="'gold' is not TIER=DIR: write gold=DIR"):
+    with pytest.raises(UsageError, match="--policy 'gold' is not TIER=FOLDER: write gold=FOLDER"):
         serving_tiers("npc_dialogue", ["gold"])
 
 
@@ -47,3 +48,25 @@ def test_tiers_that_are_worth_the_same_give_no_curve_but_what_they_cost(monkeypa
     assert "no curve: the dearest tier is better by 0.000, which may be chance" in out
     cost, quality = read_result(out).measures
     assert cost.ours == 1 and quality.ours == quality.peer
+
+
+def test_a_night_whose_students_kept_everything_is_measured_as_it_was_before_them(monkeypatch, capsys):
+    """The evaluation is played: students as good as Bronze, then their bases, which answer the easy half."""
+    asked, tiers = [], [Tier.GOLD, Tier.SILVER, Tier.BRONZE]
+
+    def evaluate(folders, trainer, scenarios, usd):
+        asked.append(folders)
+        best = np.ones(len(scenarios))
+        hard = np.array([len(s.prompt) > np.median([len(s.prompt) for s in scenarios]) for s in scenarios])
+        lesser = best if len(asked) == 1 else np.where(hard, 0.0, 1.0)
+        return tiers, np.stack([lesser, lesser, best], axis=1), np.ones((len(scenarios), 3)) * [1.0, 2.0, 4.0]
+
+    serving = {tier: FAMILY.parent / f"serves-{tier}" for tier in tiers}
+    monkeypatch.setattr(cost_quality, "serving_tiers", lambda *_: serving)
+    monkeypatch.setattr(cost_quality, "evaluate", evaluate)
+    monkeypatch.setattr(sys, "argv", ["cost_quality", "--scenarios", "300"])
+    assert cost_quality.main() == 0
+    assert asked[1] == {tier: FAMILY / tier for tier in tiers[:2]} | {Tier.BRONZE: serving[Tier.BRONZE]}
+    _, _, cost, apgr = read_result(capsys.readouterr().out).measures
+    assert cost.name == "cost of 95 % of bronze's quality, npc_dialogue before distillation"
+    assert apgr.ours > 0.5 and cost.ratio.low <= cost.ratio.mean <= cost.ratio.high < 1

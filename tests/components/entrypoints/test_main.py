@@ -1,3 +1,4 @@
+import gc
 import json
 import os
 import subprocess
@@ -6,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from components.catalogue import spec_of
+from components.entrypoints.execution import load
 from components.entrypoints.main import main
 
 SMALL = "counts: {train: 40, validation: 5, test: 5, practice: 0}\n"
@@ -114,3 +117,9 @@ def test_a_corrupted_input_stops_the_stage_before_it_writes(trajectories: Path, 
 def test_a_place_that_cannot_be_written_to_is_one_line(trajectories: Path, capsys):
     assert main(verification(trajectories, Path("/proc/nowhere"))) == 1
     assert "/proc/nowhere" in capsys.readouterr().err
+
+
+def test_the_collector_passes_over_what_a_stage_has_loaded_and_works_on():
+    gc.unfreeze()
+    load(spec_of("registration"))
+    assert gc.get_freeze_count() > 0 and gc.isenabled()

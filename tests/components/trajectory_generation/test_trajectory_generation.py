@@ -4,9 +4,10 @@ from collections import Counter
 import pytest
 
 from components.entrypoints.execution import Request, execute
+from components.shared.collaboration.context_retriever import ContextRetriever
 from components.shared.collaboration.teacher_config import TeacherConfig
 from components.shared.collaboration.teacher_planner import OpenAITeacher, ScriptedTeacher
-from components.shared.contracts.errors import GateError, UsageError
+from components.shared.contracts.errors import CorruptArtifact, GateError, UsageError
 from components.shared.contracts.records import Attempt, Exhausted, Rejected, Scenario, Split, Trajectory
 from components.shared.contracts.stage import ArtifactKind
 from components.shared.storage.artifacts import verify
@@ -15,7 +16,7 @@ from components.shared.trainers.npc_dialogue_trainer import NPCDialogueTrainer
 from components.shared.trainers.trainer_factory import create_trainer
 from components.shared.training.datasets import recreate_trainer
 from components.trajectory_generation.run import quarantined
-from components.trajectory_generation.setup import create_teachers
+from components.trajectory_generation.setup import create_retriever, create_teachers
 from components.trajectory_generation.spec import SPEC, TrajectoryGenerationConfig
 
 CONFIG = {"counts": {"train": 120, "validation": 15, "test": 40, "practice": 30}, "seed": 4}
@@ -100,6 +101,20 @@ def test_what_the_planner_learns_in_one_night_it_knows_in_the_next(tmp_path):
     assert verify(tmp_path / "again" / "report") == verify(tmp_path / "first" / "report")
 
 
+def test_a_night_goes_on_from_the_one_before_and_again_from_the_same_when_it_is_run_again(tmp_path):
+    choice = {"strategies": ["examples", "brief"], "round_size": 40, "memory": str(tmp_path / "memory")}
+    lessons = [
+        generate(tmp_path / name, planner=choice, seed=seed).details["planner"]["lessons_in_all"]
+        for name, seed in (("monday", 4), ("tuesday", 5), ("monday again", 4), ("tuesday again", 5), ("wednesday", 6))
+    ]
+    assert lessons == [135, 270, 135, 270, 405]
+    assert verify(tmp_path / "tuesday" / "report") == verify(tmp_path / "tuesday again" / "report")
+    [night, *_] = sorted((tmp_path / "memory" / "npc_dialogue").iterdir())
+    night.write_text("{}")
+    with pytest.raises(CorruptArtifact, match=f"{night} is no night of the planner's"):
+        generate(tmp_path / "thursday", planner=choice, seed=7)
+
+
 def test_a_teacher_that_never_gets_it_right_fills_the_quarantine(tmp_path, monkeypatch):
     honest = NPCDialogueTrainer.verify
     monkeypatch.setattr(
@@ -133,6 +148,17 @@ def test_the_configured_endpoints_become_the_teachers(monkeypatch, tmp_path):
         "big-one": OpenAITeacher,
         "scripted": ScriptedTeacher,
     }
+
+
+def test_the_index_of_a_knowledge_base_is_built_once(monkeypatch, tmp_path):
+    monkeypatch.setenv("SRL_RLVR_REQUEST_CACHE", str(tmp_path / "requests.sqlite"))
+    (tmp_path / "lore").mkdir()
+    documents = [{"id": f"d{n}", "title": "Bell", "entities": [], "text": f"bell number {n}"} for n in range(3)]
+    (tmp_path / "lore" / "bells.jsonl").write_text("".join(f"{json.dumps(d)}\n" for d in documents))
+    config = TrajectoryGenerationConfig(knowledge=str(tmp_path / "lore"))
+    first = create_retriever(config).retrieve("bell 2", 1)
+    monkeypatch.setattr(ContextRetriever, "_build", lambda self: pytest.fail("built again"))
+    assert create_retriever(config).retrieve("bell 2", 1) == first and first[0].id == "d2"
 
 
 def test_answers_that_nobody_could_read_are_quarantined_as_they_came(generated):

@@ -4,6 +4,7 @@ import importlib
 import json
 import random
 import re
+from datetime import UTC, datetime
 
 import boto3
 import pytest
@@ -13,11 +14,12 @@ from moto import mock_aws
 
 from components.shared.contracts.errors import UsageError
 from components.shared.contracts.records import Split, Tier
+from components.shared.serving.trace_shipping import TraceShipper
 from components.shared.serving.traces import TraceWriter
 from components.shared.storage.paths import PROJECT
 from components.shared.trainers.base_trainer import Habits
 from components.shared.trainers.trainer_factory import create_trainer
-from pipelines.compilers.collection import collection_files, compile_collection
+from pipelines.compilers.collection import SERVED, collection_files, compile_collection
 
 BUCKET, NIGHT = "srl-rlvr-prod", "2026-01-06"
 MACHINE = json.loads((PROJECT / "step_functions" / "collection.asl.json").read_text())["States"]
@@ -57,7 +59,7 @@ def test_it_has_the_name_and_the_parameters_that_the_state_machine_starts_it_wit
 
 @pytest.fixture
 def bucket(monkeypatch, tmp_path):
-    """A bucket to which one router's host shipped a day's file."""
+    """A bucket to which one router shipped a day's file."""
     for name, value in {"ACCESS_KEY_ID": "none", "SECRET_ACCESS_KEY": "none", "DEFAULT_REGION": "us-east-1"}.items():
         monkeypatch.setenv(f"AWS_{name}", value)
     trainer, rng = create_trainer("npc_dialogue", "wrackmere"), random.Random(5)
@@ -72,8 +74,8 @@ def bucket(monkeypatch, tmp_path):
     with mock_aws():
         s3 = boto3.client("s3")
         s3.create_bucket(Bucket=BUCKET)
-        (file,) = (tmp_path / "traces").iterdir()
-        s3.upload_file(str(file), BUCKET, f"traces/served/2026-01-05/router-1/{file.name}")
+        day = datetime(2026, 1, 5, 12, tzinfo=UTC)
+        TraceShipper(writer, tmp_path / "outbox", f"s3://{BUCKET}/{SERVED}", now=lambda: day).ship()
         yield s3
 
 

@@ -10,11 +10,13 @@ from moto import mock_aws
 from components.shared.contracts.errors import CorruptArtifact, PipelineError, UsageError
 from components.shared.contracts.records import Outcome
 from components.shared.selection.prices import load_prices
+from pipelines.compilers.collection import compile_collection
 from pipelines.configuration import load_settings
 from pipelines.engines.run_folder import TaskStatus
 from pipelines.report.night import local_night, remote_night, told, write_night
 
 HOSTILE = "<script>document.title = 'taken'</script>"
+COLLECTION = compile_collection("prod").definition
 PACKAGE = "arn:aws:sagemaker:us-east-1:111122223333:model-package/srl-rlvr-prod-npc-dialogue-gold/7"
 
 
@@ -107,6 +109,14 @@ def test_a_night_of_an_account_is_told_from_what_its_machine_kept(kept):
     gold = load_prices().of("ml.g6.12xlarge").usd_per_hour
     assert night.runs[0].usd == pytest.approx(2 * gold) or night.runs[0].usd > 0
     assert (night.unpriced, night.runs[2].seconds) == (1, None)
+
+
+def test_what_a_collection_cost_is_estimated_by_its_own_machines(kept):
+    kept["runs"] = [remote_run("collected", "bronze", dag="collection", hours=0.1)]
+    night = told(kept, "s3://there", "prod", load_prices())
+    machines = [step["Arguments"]["ProcessingResources"]["ClusterConfig"] for step in COLLECTION["Steps"]]
+    hourly = sum(m["InstanceCount"] * load_prices().of(m["InstanceType"]).usd_per_hour for m in machines)
+    assert night.unpriced == 0 and night.runs[0].estimated and night.usd == pytest.approx(0.1 * hourly)
 
 
 def test_the_latest_report_of_the_account_is_read(kept, monkeypatch):

@@ -148,6 +148,15 @@ def test_spot_saves_what_was_not_billed(make_night):
     assert (found.on_demand_usd, found.saved) == (pytest.approx(2 * hourly), pytest.approx(1.5 * hourly))
 
 
+def test_a_day_of_what_was_shipped_is_read_as_a_routers_folder_is(tmp_path):
+    served(tmp_path / "state")
+    day = tmp_path / "2026-01-05"
+    day.mkdir()
+    (tmp_path / "state" / "traces").rename(day / "router-1")
+    found = production(day, [], [], ChoiceConfig(), [])
+    assert sum(latency.n for latency in found.latencies) == 400 and found.experiments == ()
+
+
 def test_nothing_served_and_broken_files_are_one_line(tmp_path):
     with pytest.raises(UsageError, match="holds no traces and no rollouts"):
         production(tmp_path, [], [], ChoiceConfig(), [])

@@ -105,6 +105,24 @@ resource "aws_s3_bucket_lifecycle_configuration" "data" {
     }
   }
 
+  # Players' words: what is learnt from them lies in traces/collected/.
+  rule {
+    id     = "served-traces"
+    status = "Enabled"
+
+    filter {
+      prefix = "traces/served/"
+    }
+
+    expiration {
+      days = var.served_trace_days
+    }
+
+    noncurrent_version_expiration {
+      noncurrent_days = 1
+    }
+  }
+
   rule {
     id     = "everything"
     status = "Enabled"
@@ -166,8 +184,18 @@ resource "aws_s3_bucket_policy" "data" {
         Sid       = "Served${account}"
         Effect    = "Allow"
         Principal = { AWS = "arn:${var.context.partition}:iam::${account}:root" }
-        Action    = "s3:PutObject"
+        Action    = ["s3:AbortMultipartUpload", "s3:PutObject"]
         Resource  = "${aws_s3_bucket.data.arn}/traces/served/*"
+      }
+      ], [
+      # A router asks whether a file came through whose answer it never got: names alone, no line of a trace.
+      for account in var.consumer_account_ids : {
+        Sid       = "ServedNames${account}"
+        Effect    = "Allow"
+        Principal = { AWS = "arn:${var.context.partition}:iam::${account}:root" }
+        Action    = "s3:ListBucket"
+        Resource  = aws_s3_bucket.data.arn
+        Condition = { StringLike = { "s3:prefix" = "traces/served/*" } }
       }
     ])
   })

@@ -39,6 +39,11 @@ variable "checkpoint_days" {
   type        = number
 }
 
+variable "served_trace_days" {
+  description = "Days after which a served trace expires."
+  type        = number
+}
+
 variable "retention_days" {
   description = "Days that access logs and superseded versions are kept."
   type        = number

@@ -125,6 +125,8 @@ class ChatServer:
     answer: Callable[[dict[str, Any], int], tuple[int, str | bytes]] = lambda body, number: (500, "not set")
     requests: list[dict[str, Any]] = field(default_factory=list)
     keys: set[str] = field(default_factory=set)
+    addressed: set[tuple[str, str]] = field(default_factory=set)
+    """Paths and content types of the requests."""
     in_flight: int = 0
     peak: int = 0
     url: str = ""
@@ -142,6 +144,7 @@ def chat_server() -> Iterator[ChatServer]:
             with lock:
                 state.requests.append(body)
                 state.keys.add(self.headers["Authorization"])
+                state.addressed.add((self.path, self.headers["Content-Type"]))
                 number = len(state.requests)
                 state.in_flight += 1
                 state.peak = max(state.peak, state.in_flight)

@@ -20,6 +20,7 @@ from components.shared.collaboration.example_generator import generate_scenarios
 from components.shared.collaboration.request_cache import request_key
 from components.shared.collaboration.teacher_planner import FLAWLESS
 from components.shared.contracts.records import Split
+from components.shared.storage.artifacts import canonical_json
 from components.shared.trainers.trainer_factory import create_trainer
 
 FAULTS = ("429", "500", "broken body", "closed")
@@ -57,7 +58,7 @@ class TeacherStandIn:
         """Which fault there is, if any, and the response's body."""
         request = json.loads(body)
         seed = request.get("seed")
-        key = request_key(self.url, request)
+        key = request_key(self.url, canonical_json(request))
         self.asked.append(key)
         digest = int(hashlib.sha256(f"{seed}".encode()).hexdigest(), 16)
         if self._fault_every and digest % self._fault_every == 0 and Counter(self.asked)[key] == 1:

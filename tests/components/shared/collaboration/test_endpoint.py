@@ -215,6 +215,13 @@ def test_a_row_out_of_reach_is_null_with_its_error_and_shifts_no_other(trainer, 
     assert "19 accepted" in str(tally) and "1 unanswered" in str(tally)
 
 
+def test_a_base_url_may_end_in_a_slash_and_the_body_says_that_it_is_json(chat_server):
+    chat_server.answer = lambda body, number: (200, "fine")
+    for url in (chat_server.url, f"{chat_server.url}/"):
+        assert ask(Endpoint(config(url)), 1) == ["fine"]
+    assert chat_server.addressed == {("/v1/chat/completions", "application/json")}
+
+
 def test_the_window_finds_what_the_endpoint_bears(chat_server):
     bears = 3
 

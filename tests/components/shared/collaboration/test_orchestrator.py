@@ -1,4 +1,5 @@
 import asyncio
+import gc
 import random
 from collections import Counter
 
@@ -7,7 +8,7 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from components.shared.collaboration.context_retriever import ContextRetriever
-from components.shared.collaboration.orchestrator import Orchestrator
+from components.shared.collaboration.orchestrator import NEW_OBJECTS, Orchestrator
 from components.shared.collaboration.planner import FixedPlanner, Plan
 from components.shared.collaboration.teacher_planner import ScriptedTeacher, UnreadableAnswer
 from components.shared.collaboration.verifier import Verifier
@@ -125,6 +126,17 @@ def test_an_endpoint_out_of_reach_ends_the_run_with_its_own_error(trainer, scena
 
 def test_no_scenarios_give_no_results(trainer):
     assert orchestrate(trainer, ScriptedTeacher(trainer), []) == []
+
+
+def test_garbage_is_looked_for_rarely_while_scenarios_are_in_work_and_as_before_afterwards(trainer, scenarios):
+    class Watching(ScriptedTeacher):
+        async def teach(self, assignment):
+            thresholds.add(gc.get_threshold())
+            return await super().teach(assignment)
+
+    thresholds, before = set(), gc.get_threshold()
+    orchestrate(trainer, Watching(trainer), scenarios)
+    assert {first for first, *_ in thresholds} == {NEW_OBJECTS} and gc.get_threshold() == before
 
 
 def test_a_teacher_that_never_waits_costs_few_turns_of_the_loop(trainer, scenarios, monkeypatch):

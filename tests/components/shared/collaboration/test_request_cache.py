@@ -5,16 +5,23 @@ import pytest
 
 from components.shared.collaboration.request_cache import RequestCache, default_path, request_key
 from components.shared.contracts.errors import PipelineError
+from components.shared.storage.artifacts import canonical_json
 
 REQUEST = {"model": "m", "messages": [{"role": "user", "content": "hm"}], "temperature": 0.5}
 
 
 def test_a_request_is_known_by_its_content_alone():
-    key = request_key("http://a/v1", REQUEST)
-    assert key == request_key("http://a/v1", dict(reversed(REQUEST.items())))
+    def key(endpoint="http://a/v1", **changes):
+        return request_key(endpoint, canonical_json({**REQUEST, **changes}))
+
     changes = ({"model": "n"}, {"temperature": 0.6}, {"messages": [{"role": "user", "content": "hm?"}]})
-    others = {request_key("http://b/v1", REQUEST), *(request_key("http://a/v1", {**REQUEST, **c}) for c in changes)}
-    assert len(others | {key}) == 5
+    others = {key("http://b/v1"), *(key(**change) for change in changes)}
+    assert key() == key(messages=REQUEST["messages"]) and len(others | {key()}) == 5
+
+
+def test_a_record_of_an_earlier_version_is_still_found():
+    known = "4192a7ff07b418691f6f532759fe4e622633a4cf84164bec76bd53fac81dd7c4"
+    assert request_key("http://a/v1", canonical_json(REQUEST)) == known
 
 
 def test_an_answer_outlives_the_process_and_a_request_without_one_is_known_as_sent(tmp_path):

@@ -2,15 +2,23 @@ import json
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
+import boto3
 import pytest
+from moto import mock_aws
 
 from components.shared.collaboration.rules_client import RulesClient
 from components.shared.collaboration.rules_engine import RulesEngine
-from components.shared.collaboration.rules_versions import check_rules, need_retraining, rules_versions
+from components.shared.collaboration.rules_versions import (
+    check_rules,
+    need_retraining,
+    request_retraining,
+    rules_versions,
+)
 from components.shared.collaboration.verifier import Verifier
 from components.shared.collaboration.world import Rule, RuleExample, load_world
 from components.shared.contracts.errors import GateError, UsageError
 from components.shared.contracts.records import Split
+from components.shared.storage.places import names
 
 TOKEN = "rules-token"
 
@@ -148,6 +156,23 @@ def test_only_model_types_whose_rules_changed_need_retraining(world):
     assert need_retraining(before, versions(rule(must="false"), other)) == ("sum",)
     assert need_retraining(before, versions(one, other, both)) == ("sum", "tale")
     assert need_retraining(before, versions(one)) == ("tale",)
+
+
+@pytest.mark.parametrize("place", ["folder", "s3://nights/srl-rlvr/nights"])
+def test_a_change_of_the_rules_asks_the_night_for_what_was_trained_by_the_old_ones(world, place, tmp_path, monkeypatch):
+    def asked(*rules):
+        return request_retraining(nights, world.model_copy(update={"rules": rules}))
+
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    nights, other = place if place.startswith("s3") else str(tmp_path), rule("odd", "true", model_types=("tale",))
+    with mock_aws():
+        boto3.client("s3", region_name="us-east-1").create_bucket(Bucket="nights")
+        assert asked(rule(), other) == () and names(f"{nights}/requests") == []
+        assert asked(rule(must="false"), other) == ("sum",)
+        version = RulesEngine([rule(must="false")]).version
+        assert names(f"{nights}/requests") == [f"sum/bronze/rules-{version}"]
+        assert asked(rule(must="false", message="reworded"), other) == ()
 
 
 def test_examples_that_come_out_otherwise_are_named(world):

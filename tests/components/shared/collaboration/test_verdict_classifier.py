@@ -6,10 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
+from components.shared.collaboration import embeddings
 from components.shared.collaboration.verdict_classifier import error_rate, fit_classifier, load_classifier
 from components.shared.contracts.errors import CorruptArtifact, GateError, UsageError
 from components.shared.contracts.records import LabelledAnswer, Scenario, Split, Step
 
+LETTERS = "abcdefghijklmnopqrstuvwxyz"
 TONES = {"friend": "warm", "foe": "cold", "kin": "soft", "guest": "polite"}
 
 
@@ -67,6 +69,32 @@ def test_a_saved_one_says_the_same_and_equal_fits_are_equal_bytes(fitted, tmp_pa
     assert (loaded.probabilities(answers) == fitted.probabilities(answers)).all() and loaded.report == fitted.report
     with pytest.raises(UsageError, match="fitted for sum, not reasoning"):
         load_classifier(tmp_path / "a.safetensors", "reasoning")
+
+
+class Letters:
+    """How often each letter begins a word."""
+
+    name = "letters-1"
+
+    def encode(self, texts):
+        counts = [[sum(word[0] == letter for word in text.split()) for letter in LETTERS] for text in texts]
+        vectors = np.array(counts, dtype=np.float32)
+        return vectors / np.linalg.norm(vectors, axis=1, keepdims=True).clip(1e-9)
+
+
+def test_one_on_an_encoder_learns_from_vectors_and_is_read_with_the_same_encoder_alone(tmp_path, monkeypatch):
+    alike = [a.model_copy(update={"acceptable": a.steps[0].text.startswith("warm")}) for a in labelled(1500)]
+    fitted = fit_classifier(alike, embedder=Letters())
+    assert fitted.report.embedder == "letters-1" and fitted.weights_F.shape == (3 * len(LETTERS),)
+    assert fitted.report.false_positive_rate.rate < 0.05 and fitted.report.false_negative_rate.rate < 0.05
+    fitted.save(tmp_path / "c.safetensors")
+    monkeypatch.setattr(embeddings, "MiniLM", Letters)
+    answers = [(a.scenario, a.steps) for a in alike[:50]]
+    loaded = load_classifier(tmp_path / "c.safetensors", "sum")
+    assert (loaded.probabilities(answers) == fitted.probabilities(answers)).all()
+    monkeypatch.setattr(Letters, "name", "letters-2")
+    with pytest.raises(UsageError, match="fitted on letters-1, here is letters-2"):
+        load_classifier(tmp_path / "c.safetensors", "sum")
 
 
 def test_what_is_no_classifier_is_refused(fitted, tmp_path):

@@ -2,6 +2,7 @@
 
 import json
 import shutil
+from collections import Counter
 
 import boto3
 import pytest
@@ -12,7 +13,7 @@ from components.shared.contracts.errors import CorruptArtifact, PipelineError, U
 from components.shared.contracts.records import Tier
 from components.shared.contracts.stage import Report
 from components.shared.performance.model_registry import CHALLENGER, CHAMPION, model_name, open_registry
-from components.shared.performance.sagemaker_registry import SageMakerRegistry
+from components.shared.performance.sagemaker_registry import LATEST, SageMakerRegistry
 from components.shared.storage.artifacts import read_manifest
 from components.shared.storage.places import put_text, upload
 
@@ -218,6 +219,34 @@ def test_the_packages_of_the_night_are_versions(sagemaker, make_policy):
     assert read_manifest(champion.path).digest == read_manifest(two).digest
     described = boto3.client("sagemaker").describe_model_package(ModelPackageName=second.run)
     assert described["ApprovalDescription"] == "promoted by ada"
+
+
+def test_a_group_of_a_year_costs_few_calls(sagemaker, make_policy):
+    """The champion is older than all that is looked at one by one, and was compared with what is there no more."""
+    policies = [make_policy(f"p{i}", (float(i),)) for i in range(3)]
+    package(policies[0], "night/0", "arn:aws:sagemaker:us-east-1:1:model-package/gone/1", "Approved")
+    for night in range(1, 2 * LATEST):
+        package(policies[1], f"night/{night}", "base")
+    package(policies[2], "night/last", "base")
+    calls = Counter()
+    sagemaker._client.meta.events.register("before-call.sagemaker", lambda model, **_: calls.update([model.name]))
+
+    def asked(what, *arguments):
+        calls.clear()
+        return what(*arguments), calls["DescribeModelPackage"]
+
+    versions, describes = asked(sagemaker.versions, "npc_dialogue", Tier.GOLD)
+    assert [v.number for v in versions] == [1, *range(LATEST + 2, 2 * LATEST + 2)]
+    assert (versions[0].aliases, versions[-1].aliases) == ((CHAMPION,), (CHALLENGER,))
+    assert versions[0].tags["compared_with"].endswith("gone/1")
+    assert describes == LATEST + 2, "those, and what the champion was compared with"
+    champion, describes = asked(sagemaker.champion, "npc_dialogue", Tier.GOLD)
+    assert champion.number == 1 and describes <= 2
+    newest, describes = asked(sagemaker.find, NAME, read_manifest(policies[2]).digest)
+    assert newest.number == 2 * LATEST + 1 and describes == 1
+    promoted, describes = asked(sagemaker.promote, newest, "ada", champion.policy_digest)
+    assert promoted and describes <= 4
+    assert asked(sagemaker.find, NAME, "d" * 64)[0] is None, "however old: a policy is registered once"
 
 
 def test_a_lost_report_does_not_stop_a_roll_back(sagemaker, make_policy):

@@ -87,6 +87,20 @@ def test_every_layers_answer_is_a_trace(tiers, config, tmp_path):
     assert (second.tier, second.prompt) == (Tier.SILVER, "foundation: gold mail <email>")
 
 
+def test_an_answer_outlives_a_full_disk_and_its_trace_is_counted_as_lost(tiers, config, tmp_path):
+    class Full(TraceWriter):
+        def write(self, **_):
+            raise OSError(28, "No space left on device")
+
+    lost = []
+
+    async def body(_, dispatcher):
+        pipeline = LayerPipeline(config, dispatcher, Full(tmp_path), lambda: lost.append(1))
+        return await collect(pipeline.start("npc", ask("hello", 1), [1]))
+
+    assert tiers(body)[1].text == "gold" and lost == [1]
+
+
 def test_unknown_layers_and_none_and_old_tickets_are_refused(tiers, config):
     async def body(_, dispatcher):
         pipeline = LayerPipeline(config, dispatcher)

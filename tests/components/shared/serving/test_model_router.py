@@ -178,7 +178,7 @@ def test_a_stream_that_breaks_ends_in_an_error_and_not_in_done(route, tmp_path):
         assert decisions(log)[-1]["outcome"] == "broken"
 
     route(body)
-    assert list(read_jsonl(tmp_path / "state/traces/traces-000001.jsonl", Trace)) == []
+    assert not list((tmp_path / "state/traces").iterdir())
 
 
 def test_a_reader_that_goes_away_frees_the_adapter_and_leaves_no_trace(route, tmp_path):
@@ -198,7 +198,7 @@ def test_a_reader_that_goes_away_frees_the_adapter_and_leaves_no_trace(route, tm
         assert dispatcher.backends[Tier.GOLD].health.availability == 1.0
 
     route(body)
-    assert list(read_jsonl(tmp_path / "state/traces/traces-000001.jsonl", Trace)) == []
+    assert not list((tmp_path / "state/traces").iterdir())
 
 
 def test_a_stream_whose_reader_left_before_it_began_still_gives_back_what_it_holds():
@@ -283,6 +283,28 @@ def test_every_served_request_is_a_redacted_trace_scored_where_the_scenario_is_k
     assert (known.scenario, known.score) == (scenario, trainer.reward(scenario, known.completion).total)
     assert personal.scenario is None and personal.prompt == "mail <email>"
     assert all(t.latency_ms > 0 and t.model_type == "npc_dialogue" and t.policy == str(t.tier) for t in (free, known))
+
+
+def test_what_the_router_and_its_layers_answered_is_sent_where_the_night_collects_it(route, tmp_path, monkeypatch):
+    import boto3
+    from moto import mock_aws
+
+    for name in ("ACCESS_KEY_ID", "SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(f"AWS_{name}", "test")
+
+    async def body(client, *_):
+        await client.chat("rings the bell at dawn")
+        await client.post(
+            "/v1/layers", {"model": "npc", "messages": [{"role": "user", "content": "hi"}], "layers": [1]}
+        )
+
+    with mock_aws():
+        bucket = boto3.resource("s3", region_name="us-east-1").create_bucket(Bucket="bucket")
+        route(body, traces_to="s3://bucket/traces/served")
+        (sent,) = bucket.objects.filter(Prefix="traces/served/")
+        lines = sent.get()["Body"].read().splitlines()
+    assert [Trace.model_validate_json(line).prompt for line in lines] == ["rings the bell at dawn", "hi"]
+    assert not list((tmp_path / "state").rglob("traces-*"))
 
 
 def test_decision_lines_carry_the_metrics_of_the_catalogue_where_a_namespace_is_named(route, monkeypatch):
