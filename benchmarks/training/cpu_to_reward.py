@@ -30,9 +30,12 @@ from benchmarks.measures import Measure, mean, publish, ratio
 from components.rlvr import rlvr_trainer
 from components.rlvr.hints import scenario_row
 from components.rlvr.spec import RLVRConfig
+from components.shared.contracts.environment import Strategy
 from components.shared.contracts.records import Scenario, Split
 from components.shared.performance.performance_tracker import PerformanceTracker
+from components.shared.training.adapters import opened
 from components.shared.training.datasets import Dataset
+from components.shared.training.distributed.world import World
 from components.shared.training.policies import deterministic, load_policy, save_policy
 from components.shared.training.trl_adapter import train_quietly
 from components.shared.training.validation_callback import Score, held_out
@@ -84,8 +87,7 @@ def ours(folder: Path, base: Path, data: Path, configs: Mapping[str, Any]) -> tu
     began = time.process_time()
     run_srl(SRLConfig(**configs["srl"]), inputs, outputs)
     trained = time.process_time()
-    policy, reference = (load_policy(outputs["policy"]) for _ in range(2))
-    reference.model.eval().requires_grad_(False)
+    policy, reference = opened(outputs["policy"], None, Strategy.SINGLE, World())
     dataset, tracker = Dataset.open(data), TimedTracker(folder / "rlvr")
     config = RLVRConfig(**configs["rlvr"] | {"validation": configs["rlvr"]["validation"] | {"every": EVERY}})
     deterministic(config.seed)

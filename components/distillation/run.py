@@ -8,7 +8,6 @@ from components.distillation.distillation_pipeline import on_policy, warm_up
 from components.distillation.quality_validator import validate
 from components.distillation.spec import SPEC, DistillationConfig
 from components.distillation.student import open_student
-from components.shared.contracts.environment import Strategy
 from components.shared.contracts.errors import PipelineError
 from components.shared.contracts.records import Split
 from components.shared.contracts.stage import Report
@@ -21,9 +20,8 @@ from components.shared.storage.jsonl import write_jsonl
 from components.shared.training.adapters import merged, save_adapter
 from components.shared.training.checkpoints import Checkpoints
 from components.shared.training.datasets import Dataset
-from components.shared.training.distributed.spreading import spread_frozen
 from components.shared.training.distributed.world import World
-from components.shared.training.policies import Policy, deterministic, load_policy, parameter_count, save_policy
+from components.shared.training.policies import Policy, deterministic, load_frozen, parameter_count, save_policy
 
 
 def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping[str, Path]) -> Report:
@@ -35,10 +33,9 @@ def run(config: DistillationConfig, inputs: Mapping[str, Path], outputs: Mapping
     deterministic(config.seed)
     dataset = Dataset.open(inputs["dataset"])
     scenarios = list(dataset.scenarios(Split.TRAIN))
-    teacher = load_policy(inputs["teacher"])
+    teacher = load_frozen(inputs["teacher"])
     student, start = open_student(inputs, config)
     check_vocabularies(teacher, student)
-    spread_frozen(teacher.model, Strategy.SINGLE, World())
     budget = dataset.max_tokens(student.tokenizer)
     tracker = PerformanceTracker(outputs["report"])
     warm, own = (Checkpoints.of_stage(SPEC, config, inputs, World(), part=part) for part in ("warm-up", "on-policy"))

@@ -150,18 +150,14 @@ def traces(
 
 def evaluated(folder: Path, trainer: ModelTypeTrainer, wanted: Collection) -> Iterator[Trace]:
     """What the policy in `folder` answers to training scenarios, sampled, as traces."""
-    import torch
-
     from components.shared.storage.artifacts import verify
-    from components.shared.training.policies import deterministic, load_policy
+    from components.shared.training.policies import deterministic, load_frozen
     from components.shared.training.rollouts import complete
 
     digest = verify(folder, ArtifactKind.POLICY).digest
-    policy = load_policy(folder)
+    policy = load_frozen(folder)
     scenarios = drawn(trainer, {Split.TRAIN: wanted.scenarios}, wanted.seed)
     deterministic(wanted.seed)
-    if torch.cuda.is_available():
-        policy.model.cuda()  # type: ignore[call-arg]
     for sample in range(wanted.samples):
         began = time.monotonic()
         answers = complete(policy, [s.prompt for s in scenarios], max_tokens=wanted.max_tokens, temperature=1.0)

@@ -36,8 +36,8 @@ class Parser(argparse.ArgumentParser):
 
 
 def main(argv: Sequence[str] | None = None) -> int:
-    """Run one stage; returns the process's exit code."""
-    signal.signal(signal.SIGTERM, interrupt)
+    """Run one stage; returns the process's exit code. SIGTERM's handler is afterwards what it was."""
+    before = signal.signal(signal.SIGTERM, interrupt)
     # TRL would import MLflow, which no stage reports to through it: over a second of every start.
     os.environ.setdefault("DISABLE_MLFLOW_INTEGRATION", "TRUE")
     mode = None
@@ -57,6 +57,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if mode is not None:
             sagemaker.tell_failure(mode, line)
         return code
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def start(arguments: argparse.Namespace) -> str:

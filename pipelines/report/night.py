@@ -205,8 +205,9 @@ def _remote_run(run: Mapping[str, Any], environment: str, prices: Prices) -> Nig
 def _usd_per_hour(dag: str, tier: Tier, prices: Prices) -> float | None:
     """What a run costs at most while it runs: the tier's training machines, or those of the collection's jobs; none where
     nobody priced them."""
-    machine, count = machine_of_jobs(), len(collection.JOBS)
-    if dag != collection.STEM:
+    if dag == collection.STEM:
+        machine, count = machine_of_jobs(), len(collection.JOBS)
+    else:
         machine = load_tier(tier).jobs.training
         count = machine.instance_count
     price = prices.instances.get(machine.instance_type)

@@ -13,13 +13,10 @@ import numpy as np
 import torch
 from scipy.stats import bootstrap
 
-from components.shared.contracts.environment import Strategy
 from components.shared.contracts.errors import GateError
 from components.shared.contracts.records import Record, Scenario
 from components.shared.training.datasets import Dataset
-from components.shared.training.distributed.spreading import spread_frozen
-from components.shared.training.distributed.world import World
-from components.shared.training.policies import load_policy
+from components.shared.training.policies import load_frozen
 from components.shared.training.rollouts import complete
 
 NEGLIGIBLE = 1e-3
@@ -58,8 +55,7 @@ def score_policy(
     """
     if not scenarios:
         raise GateError("evaluation set is empty: generate held-out scenarios (trajectory_generation.counts.test)")
-    policy = load_policy(folder)
-    spread_frozen(policy.model, Strategy.SINGLE, World())
+    policy = load_frozen(folder)
     torch.manual_seed(seed)
     prompts, budget = [s.prompt for s in scenarios], dataset.max_tokens(policy.tokenizer)
     greedy = complete(policy, prompts, max_tokens=budget)

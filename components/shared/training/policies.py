@@ -17,7 +17,9 @@ from torch.distributed.tensor import DTensor
 from transformers import AutoModelForCausalLM, AutoTokenizer, BatchEncoding, PreTrainedModel, PreTrainedTokenizerFast
 from transformers.utils import logging as transformers_logging
 
-from components.shared.training.distributed.spreading import assembled
+from components.shared.contracts.environment import Strategy
+from components.shared.training.distributed.spreading import assembled, spread_frozen
+from components.shared.training.distributed.world import World
 
 transformers_logging.set_verbosity_error()
 transformers_logging.disable_progress_bar()
@@ -48,6 +50,13 @@ def load_policy(folder: Path) -> Policy:
     )
     tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True, padding_side="left")
     return Policy(model=model, tokenizer=cast(PreTrainedTokenizerFast, tokenizer))
+
+
+def load_frozen(folder: Path) -> Policy:
+    """A policy that only answers, alone in this process and on its device."""
+    policy = load_policy(folder)
+    spread_frozen(policy.model, Strategy.SINGLE, World())
+    return policy
 
 
 def save_policy(policy: Policy, folder: Path, weights: dict[str, torch.Tensor] | None = None) -> None:

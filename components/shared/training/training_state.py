@@ -85,13 +85,9 @@ def part(tensor: torch.Tensor) -> torch.Tensor | Shard:
     return Shard(values=tensor.to_local().detach().reshape(-1), start=_start(tensor), shape=tuple(tensor.shape))
 
 
-@torch.no_grad()
 def fill(target: torch.Tensor, stored: Stored) -> None:
     """Copy what this rank has of a saved tensor into its part of `target`."""
-    local = target.to_local() if isinstance(target, DTensor) else target
-    start = _start(target) if isinstance(target, DTensor) else 0
-    if local.numel():
-        local.copy_(stored.flat(start, start + local.numel()).reshape(local.shape))
+    put(target, taken(target, stored))
 
 
 def copied(tensor: torch.Tensor) -> torch.Tensor | Shard:

@@ -1,5 +1,6 @@
 """The commands as they are typed, in this process, on moto's account."""
 
+import functools
 import re
 import shutil
 from pathlib import Path
@@ -56,3 +57,30 @@ def aws(monkeypatch, configs):
             faults[service, operation] = (code, message)
 
         yield fault
+
+
+class Ok:
+    """An HTTP response that botocore takes for a good one."""
+
+    status_code = 200
+
+
+def answered(answer, params, **_):
+    return Ok(), answer(params) if callable(answer) else answer
+
+
+@pytest.fixture
+def sagemaker_says(aws, monkeypatch):
+    """Gives SageMaker's answers by operation, where moto has none: each as it is, or what it makes of the call."""
+    known = boto3.client
+
+    def say(answers):
+        def client(service, **options):
+            made = known(service, **options)
+            for operation, answer in answers.items() if service == "sagemaker" else ():
+                made.meta.events.register(f"before-call.sagemaker.{operation}", functools.partial(answered, answer))
+            return made
+
+        monkeypatch.setattr(boto3, "client", client)
+
+    return say

@@ -18,12 +18,8 @@ JOB = f"arn:aws:sagemaker:{REGION}:{ACCOUNT}:processing-job/pipelines-abc-regist
 RUN = "s3://srl-rlvr-prod/srl-rlvr/runs/srl-rlvr-post-training-gold/abc"
 
 
-class Ok:
-    status_code = 200
-
-
 @pytest.fixture
-def hand_started(aws, monkeypatch):
+def hand_started(aws, sagemaker_says):
     """What AWS says of an execution that registered a policy; `alias` is what its version holds in MLflow."""
     known = boto3.client
     known("s3", region_name=REGION).create_bucket(Bucket="srl-rlvr-prod")
@@ -57,15 +53,7 @@ def hand_started(aws, monkeypatch):
             },
         }
 
-        def client(service, **options):
-            made = known(service, **options)
-            for operation, answer in answers.items() if service == "sagemaker" else ():
-                made.meta.events.register(
-                    f"before-call.sagemaker.{operation}", lambda answer=answer, **_: (Ok(), answer)
-                )
-            return made
-
-        monkeypatch.setattr(boto3, "client", client)
+        sagemaker_says(answers)
 
     return play
 

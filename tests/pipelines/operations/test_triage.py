@@ -90,9 +90,8 @@ def test_a_run_that_did_not_fail_and_one_that_is_not_there(srl_rlvr, tmp_path):
 
 
 @pytest.fixture
-def execution(aws, monkeypatch):
+def execution(aws, sagemaker_says):
     """A failed execution of the night, whose steps moto does not know, and its job's log, which it does."""
-    known = boto3.client
 
     def play(reason, name="2026-01-06-1-npc-dialogue", status="Failed"):
         step = {"StepName": "srl", "StepStatus": "Failed", "FailureReason": reason}
@@ -106,21 +105,9 @@ def execution(aws, monkeypatch):
             },
         }
 
-        def client(service, **options):
-            made = known(service, **options)
-            for operation, answer in answers.items() if service == "sagemaker" else ():
-                made.meta.events.register(
-                    f"before-call.sagemaker.{operation}", lambda answer=answer, **_: (Ok(), answer)
-                )
-            return made
-
-        monkeypatch.setattr(boto3, "client", client)
+        sagemaker_says(answers)
 
     return play
-
-
-class Ok:
-    status_code = 200
 
 
 def write_log(lines):
@@ -184,7 +171,7 @@ def test_retry_goes_on_where_it_failed_and_with_nothing_else(srl_rlvr, tmp_path)
     assert code == 2 and "is at work: srl-rlvr status busy" in err
 
 
-def test_retry_of_an_execution_asks_sagemaker_once(srl_rlvr, aws, configs, tmp_path, monkeypatch):
+def test_retry_of_an_execution_asks_sagemaker_once(srl_rlvr, sagemaker_says, configs, tmp_path):
     folder = toy_folder(tmp_path / "runs", "remote")
     facts = {
         "engine": "sagemaker",
@@ -194,24 +181,16 @@ def test_retry_of_an_execution_asks_sagemaker_once(srl_rlvr, aws, configs, tmp_p
         "tier": Tier.GOLD,
     }
     folder.change(outcome=Outcome.FAILED, **facts)
-    asked, known = [], boto3.client
-
-    def client(service, **options):
-        made = known(service, **options)
-        made.meta.events.register(
-            "before-call.sagemaker.DescribePipelineExecution",
-            lambda **_: (
-                Ok(),
-                {"PipelineExecutionStatus": "Failed", "LastModifiedTime": datetime(2026, 1, 6, tzinfo=UTC)},
-            ),
-        )
-        made.meta.events.register(
-            "before-call.sagemaker.RetryPipelineExecution",
-            lambda params, **_: (asked.append(json.loads(params["body"])), (Ok(), {}))[1],
-        )
-        return made
-
-    monkeypatch.setattr(boto3, "client", client)
+    asked = []
+    sagemaker_says(
+        {
+            "DescribePipelineExecution": {
+                "PipelineExecutionStatus": "Failed",
+                "LastModifiedTime": datetime(2026, 1, 6, tzinfo=UTC),
+            },
+            "RetryPipelineExecution": lambda params: asked.append(json.loads(params["body"])) or {},
+        }
+    )
     code, out, err = srl_rlvr("retry", "remote")
     assert (code, out) == (0, "the execution goes on: srl-rlvr status remote\n"), err
     assert [call["PipelineExecutionArn"] for call in asked] == [EXECUTION]
